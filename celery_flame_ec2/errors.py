@@ -1,0 +1,51 @@
+"""What can go wrong, and what does the caller need to know about it?
+
+FlameError
+├── SettingsError       the settings cannot work; lists every problem at once
+├── LetterError         FLAME_PARENT cannot be read
+├── DemandUnknown       the broker did not say how deep a queue is
+├── BackendError        the compute backend did not answer, or refused
+│   └── LaunchError     nothing was launched, and the reason is known
+├── MetadataError       instance metadata did not answer
+└── ReleaseError        a release cannot be built or read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class FlameError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class SettingsError(FlameError):
+    """Raised when settings are refused; `problems` holds one sentence for each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("; ".join(self.problems))
+
+
+class LetterError(FlameError):
+    """Raised when FLAME_PARENT is set but is not a letter a parent wrote."""
+
+
+class DemandUnknown(FlameError):
+    """Raised when a queue's depth could not be read. Unknown is not zero: launch nothing, end nothing."""
+
+
+class BackendError(FlameError):
+    """Raised when a compute backend did not answer or refused; what exists is then unknown."""
+
+
+class LaunchError(BackendError):
+    """Raised when a launch was refused: no runner came of it."""
+
+
+class MetadataError(FlameError):
+    """Raised when instance metadata cannot be read."""
+
+
+class ReleaseError(FlameError):
+    """Raised when a release cannot be built or read."""
