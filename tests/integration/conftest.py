@@ -1,0 +1,72 @@
+"""Which servers are up while these tests run?"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import pytest
+
+from tests.servers import MotoServer, RabbitServer, RedisServer, Server, ServerMissing
+
+S = TypeVar("S", bound=Server)
+
+
+def _serve(factory: Callable[[], S]) -> Iterator[S]:
+    try:
+        server = factory()
+    except ServerMissing as exc:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"{exc}: apt-get install redis-server rabbitmq-server")
+    with server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    yield from _serve(RedisServer)
+
+
+@pytest.fixture(scope="session")
+def rabbit_server() -> Iterator[RabbitServer]:
+    yield from _serve(RabbitServer)
+
+
+@pytest.fixture(scope="session")
+def moto_server() -> Iterator[MotoServer]:
+    yield from _serve(MotoServer)
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """An empty Redis."""
+    redis_server.talk(b"FLUSHALL\r\n")
+    return redis_server.url
+
+
+@pytest.fixture
+def rabbit_url(rabbit_server: RabbitServer) -> str:
+    """A RabbitMQ whose queues are not flushed: name them with `unique_name`."""
+    return rabbit_server.url
+
+
+@pytest.fixture
+def aws_url(moto_server: MotoServer) -> str:
+    """The endpoint of an AWS without anything in it."""
+    moto_server.reset()
+    return moto_server.url
+
+
+@pytest.fixture
+def sqs_url(moto_server: MotoServer, aws_url: str) -> str:
+    """A broker URL of that AWS."""
+    return moto_server.sqs_broker_url
+
+
+@pytest.fixture
+def unique_name() -> Callable[[str], str]:
+    """A name no other test has used."""
+    return lambda stem: f"{stem}-{uuid.uuid4().hex[:8]}"

@@ -1,0 +1,302 @@
+"""Which real servers do the tests talk to?
+
+Every server listens on a free port of 127.0.0.1, lives in a directory of its own and is ended by its own pid.
+Where util-linux is installed a server also dies with the thread that started it, so a killed test run leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+START_TIMEOUT = 90.0  #: seconds; RabbitMQ needs 5 to 10 on an idle machine
+STOP_TIMEOUT = 20.0  #: seconds between SIGTERM and SIGKILL
+
+
+class ServerMissing(Exception):
+    """Raised when a server's program is not installed."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def find_program(*candidates: str) -> str:
+    """Return the first candidate (name or path) that can be run.
+
+    Raises:
+        ServerMissing: none is installed.
+    """
+    for candidate in candidates:
+        if found := shutil.which(candidate):
+            return found
+    raise ServerMissing(f"{Path(candidates[-1]).name} is not installed")
+
+
+class Process:
+    """One child process: its log in `directory`, its life in our hands."""
+
+    def __init__(
+        self, command: Sequence[str], *, directory: Path, name: str, env: Mapping[str, str] | None = None
+    ) -> None:
+        self.command = [*_die_with_us(), *command]
+        self.directory, self.name, self.env = directory, name, dict(env or {})
+        self.log = directory / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None:
+            raise RuntimeError(f"{self.name} is not running")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command, cwd=self.directory, env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+
+    def must_live(self) -> None:
+        if self._process is not None and self._process.poll() is not None:
+            raise RuntimeError(f"{self.name} exited with {self._process.returncode}:\n{self.log.read_text()[-3000:]}")
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _die_with_us() -> list[str]:
+    setpriv = shutil.which("setpriv")
+    return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
+
+
+class Server(ABC):
+    """A server on a free port; a context manager. `restart` keeps port and directory."""
+
+    name: str
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix=f"flame-{self.name}-"))
+        self.process = Process(self.command(), directory=self.directory, name=self.name, env=self.environment())
+
+    @property
+    @abstractmethod
+    def url(self) -> str: ...
+
+    @abstractmethod
+    def command(self) -> Sequence[str]: ...
+
+    @abstractmethod
+    def answers(self) -> bool: ...
+
+    def environment(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def start(self) -> None:
+        self.process.start()
+        wait_until(self._is_up, what=f"{self.name} answering on port {self.port}", timeout=START_TIMEOUT)
+
+    def _is_up(self) -> bool:
+        self.process.must_live()
+        try:
+            return self.answers()
+        except OSError:  # not listening yet
+            return False
+
+    def pause(self) -> None:
+        """Stop the process where it is: connections stay open and nothing answers."""
+        self.process.signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.process.signal(signal.SIGCONT)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        self.pause()
+        try:
+            yield
+        finally:
+            self.resume()
+
+    def stop(self) -> None:
+        """End the server; its directory stays, for `restart`."""
+        self.process.stop()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def talk(self, sent: bytes) -> bytes:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as conn:
+            conn.sendall(sent)
+            return conn.recv(512)
+
+
+class RedisServer(Server):
+    """redis-server without persistence; what it held is gone after `restart`."""
+
+    name = "redis"
+
+    def __init__(self, *, password: str = "") -> None:
+        self.password = password
+        super().__init__()
+
+    def command(self) -> Sequence[str]:
+        options = {
+            "--bind": "127.0.0.1", "--port": str(self.port), "--dir": str(self.directory),
+            "--save": "", "--appendonly": "no", "--requirepass": self.password,
+        }  # fmt: skip
+        return [find_program("redis-server"), *(word for option in options.items() for word in option)]
+
+    @property
+    def url(self) -> str:
+        credentials = f":{self.password}@" if self.password else ""
+        return f"redis://{credentials}127.0.0.1:{self.port}/0"
+
+    def answers(self) -> bool:
+        return self.talk(b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
+
+
+class RabbitServer(Server):
+    """rabbitmq-server with its own node name, distribution port and epmd; durable queues outlive `restart`."""
+
+    name = "rabbitmq"
+
+    def __init__(self) -> None:
+        self.epmd_port, self.dist_port = free_port(), free_port()
+        super().__init__()
+        self.epmd = Process(
+            [find_program("epmd"), "-address", "127.0.0.1", "-port", str(self.epmd_port)],
+            directory=self.directory, name="epmd",
+        )  # fmt: skip
+        (self.directory / "enabled_plugins").write_text("[].\n")
+        (self.directory / "rabbitmq.conf").write_text(self._configuration())
+
+    def _configuration(self) -> str:
+        lines = [
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}",
+            "disk_free_limit.absolute = 1MB",  # or a small machine blocks every publisher
+            "vm_memory_high_watermark.relative = 0.9",
+            "log.console = true",
+            "log.file = false",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def command(self) -> Sequence[str]:
+        # Debian's wrapper on PATH changes user and directory; the script it wraps does neither.
+        return [find_program("/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server")]
+
+    def environment(self) -> Mapping[str, str]:
+        here = self.directory
+        return {
+            "HOME": str(here),  # the Erlang cookie
+            "RABBITMQ_NODENAME": f"flame{self.port}@localhost",
+            "RABBITMQ_CONFIG_FILE": str(here / "rabbitmq.conf"),
+            "RABBITMQ_CONF_ENV_FILE": str(here / "none"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(here / "enabled_plugins"),
+            "RABBITMQ_MNESIA_BASE": str(here / "mnesia"),
+            "RABBITMQ_LOG_BASE": str(here / "log"),
+            "RABBITMQ_PID_FILE": str(here / "pid"),
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(self.epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RUNNING_UNDER_SYSTEMD": "true",  # makes the start script exec the server: the pid we hold is its own
+        }
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    def answers(self) -> bool:
+        return self.talk(b"AMQP\x00\x00\x09\x01")[:1] == b"\x01"  # connection.start
+
+    def start(self) -> None:
+        if not self.epmd.running:
+            self.epmd.start()
+        super().start()
+
+    def close(self) -> None:
+        self.stop()
+        self.epmd.stop()
+        super().close()
+
+
+class MotoServer(Server):
+    """A stand-in for the AWS APIs; `url` is the endpoint of every service."""
+
+    name = "moto"
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def sqs_broker_url(self) -> str:
+        return f"sqs://testing:testing@127.0.0.1:{self.port}//"
+
+    def answers(self) -> bool:
+        return self.talk(b"GET /moto-api/ HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.")
+
+    def reset(self) -> None:
+        """Forget every queue, bucket and instance."""
+        request = urllib.request.Request(f"{self.url}/moto-api/reset", method="POST")
+        with urllib.request.urlopen(request, timeout=10):
+            pass
