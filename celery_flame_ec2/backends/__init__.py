@@ -1,0 +1,1 @@
+"""Where runners come from: one module for each compute backend."""

@@ -1,0 +1,57 @@
+"""Where do runners come from, and what must such a place be able to do?"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Collection
+
+from ..config import PoolSettings
+from ..parent import Parent
+from ..runner import Runner
+
+
+class Backend(abc.ABC):
+    """A compute backend: everything this package knows of a cloud. Instances are used by one thread at a time."""
+
+    #: Seconds a listing may be trusted when nothing was done since.
+    listing_ttl: float = 10.0
+
+    @abc.abstractmethod
+    def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
+        """Start up to `count` runners of the letter's pool; fewer than asked is not an error.
+
+        Raises:
+            LaunchError: none could be started, for a reason worth telling.
+            BackendError: whether any was started is unknown.
+        """
+
+    @abc.abstractmethod
+    def runners(self) -> tuple[Runner, ...]:
+        """List every runner of this owner that is not gone, whoever launched it.
+
+        Raises:
+            BackendError: the listing failed or is incomplete.
+        """
+
+    @abc.abstractmethod
+    def terminate(self, ids: Collection[str]) -> None:
+        """End these runners at once; one that is gone already is not an error.
+
+        Raises:
+            BackendError: some may still run.
+        """
+
+    @abc.abstractmethod
+    def last_words(self, runner_id: str) -> str:
+        """Return the last lines a runner printed, also after its end; empty where nothing is kept."""
+
+    def concurrency(self, pool: PoolSettings) -> int:
+        """Return how many tasks one runner of this pool takes at a time.
+
+        Raises:
+            BackendError: it depends on the machine, and the backend did not answer.
+        """
+        return pool.max_concurrency or 1
+
+    def close(self) -> None:  # noqa: B027  (most backends hold nothing open)
+        """Let go of connections. Runners go on."""
