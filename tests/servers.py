@@ -211,6 +211,54 @@ class RedisServer(Server):
         return self.talk(b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
 
 
+class TlsRedisServer(RedisServer):
+    """redis-server with a second port that speaks TLS under a certificate of its own making."""
+
+    def __init__(self) -> None:
+        self.tls_port = free_port()
+        super().__init__()
+
+    def command(self) -> Sequence[str]:
+        key, certificate = self.directory / "key.pem", self.directory / "cert.pem"
+        subprocess.run(
+            [find_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+             "-days", "2", "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(certificate)],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        return [
+            *super().command(), "--tls-port", str(self.tls_port), "--tls-auth-clients", "no",
+            "--tls-cert-file", str(certificate), "--tls-key-file", str(key), "--tls-ca-cert-file", str(certificate),
+        ]  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        return f"rediss://127.0.0.1:{self.tls_port}/0?ssl_cert_reqs=none"
+
+
+class SentinelServer(Server):
+    """A sentinel that knows one Redis under the name `mymaster`."""
+
+    name = "sentinel"
+
+    def __init__(self, master: RedisServer) -> None:
+        self.master = master
+        super().__init__()
+
+    def command(self) -> Sequence[str]:
+        configuration = self.directory / "sentinel.conf"  # which the sentinel rewrites
+        configuration.write_text(
+            f"bind 127.0.0.1\nport {self.port}\nsentinel monitor mymaster 127.0.0.1 {self.master.port} 1\n"
+        )
+        return [find_program("redis-server"), str(configuration), "--sentinel"]
+
+    @property
+    def url(self) -> str:
+        return f"sentinel://127.0.0.1:{self.port}/0"
+
+    def answers(self) -> bool:
+        return self.talk(b"SENTINEL get-master-addr-by-name mymaster\r\n").startswith(b"*2")
+
+
 class RabbitServer(Server):
     """rabbitmq-server with its own node name, distribution port and epmd; durable queues outlive `restart`."""
 

@@ -14,7 +14,8 @@ from tests.servers import MotoServer, RabbitServer, RedisServer, Server, ServerM
 S = TypeVar("S", bound=Server)
 
 
-def _serve(factory: Callable[[], S]) -> Iterator[S]:
+def serve(factory: Callable[[], S]) -> Iterator[S]:
+    """Run a server for as long as the caller iterates: for the one that a test wants for itself."""
     try:
         server = factory()
     except ServerMissing as exc:
@@ -27,17 +28,17 @@ def _serve(factory: Callable[[], S]) -> Iterator[S]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[RedisServer]:
-    yield from _serve(RedisServer)
+    yield from serve(RedisServer)
 
 
 @pytest.fixture(scope="session")
 def rabbit_server() -> Iterator[RabbitServer]:
-    yield from _serve(RabbitServer)
+    yield from serve(RabbitServer)
 
 
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
-    yield from _serve(MotoServer)
+    yield from serve(MotoServer)
 
 
 @pytest.fixture
