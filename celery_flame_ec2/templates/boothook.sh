@@ -1,0 +1,151 @@
+#!/bin/sh
+# First thing cloud-init runs, at every boot. Static: no value of any user is in here. Arms what powers this machine
+# off when nothing else works; the bootstrap (the next part) sharpens the times. Its output would be lost (cloud-init
+# captures it), so what it has to say goes through a unit.
+umask 077
+run=/run/flame
+units=/run/systemd/system
+mkdir -p "$run" "$units/poweroff.target.d"
+
+# Says why and, in every case, leads to power-off. Quoted here-documents: the shell expands nothing in them.
+cat >"$run/report" <<'REPORT'
+#!/bin/sh
+run=/run/flame
+last_line() { # of what the release printed
+    journalctl --sync
+    journalctl --quiet --no-pager --output cat --lines 1 "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID" | tr -d '\000-\037\177'
+}
+failed() {
+    step=$(cat "$run/step" 2>/dev/null)
+    cause=$(cat "$run/cause" 2>/dev/null)
+    printf 'flame: boot failed: %s: %s\n' "${step:-boothook}" "${cause:-$1}"
+}
+case $1 in
+bootstrap) [ "$SERVICE_RESULT" = success ] || failed "the bootstrap ended ($EXIT_CODE $EXIT_STATUS)" ;;
+release)
+    if [ -e "$run-release/hello" ]; then
+        printf 'flame: ended (%s %s)\n' "$EXIT_CODE" "$EXIT_STATUS"
+    else
+        failed "the start command ended ($EXIT_CODE $EXIT_STATUS): $(last_line 2>/dev/null)"
+    fi
+    # The unit's SuccessAction and FailureAction would do; two ways off are better than one.
+    systemctl --no-block poweroff
+    ;;
+lifetime) echo 'flame: ended (older than max_lifetime)' ;;
+*) failed "$1" ;;
+esac
+REPORT
+
+unit() { cat >"$units/$1"; }
+
+unit flame-off.service <<'UNIT'
+[Unit]
+Description=Power this runner off
+DefaultDependencies=no
+SuccessAction=poweroff
+FailureAction=poweroff
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run/flame/report "the boothook refused"
+TimeoutStartSec=10
+StandardOutput=journal+console
+UNIT
+
+unit flame-deadman.timer <<'UNIT'
+[Unit]
+Description=Does the worker say hello in time?
+DefaultDependencies=no
+[Timer]
+OnBootSec=900
+AccuracySec=1
+UNIT
+
+unit flame-deadman.service <<'UNIT'
+[Unit]
+Description=Power this runner off: no hello from the worker
+DefaultDependencies=no
+ConditionPathExists=!/run/flame-release/hello
+SuccessAction=poweroff
+FailureAction=poweroff
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run/flame/report "no hello from the worker within boot_timeout"
+TimeoutStartSec=10
+StandardOutput=journal+console
+UNIT
+
+unit flame-lifetime.timer <<'UNIT'
+[Unit]
+Description=Is this runner older than any runner may be?
+DefaultDependencies=no
+[Timer]
+OnBootSec=8d
+AccuracySec=1
+UNIT
+
+unit flame-lifetime.service <<'UNIT'
+[Unit]
+Description=Power this runner off: too old
+DefaultDependencies=no
+SuccessAction=poweroff
+FailureAction=poweroff
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run/flame/report lifetime
+TimeoutStartSec=10
+StandardOutput=journal+console
+UNIT
+
+# Waits until cloud-init is over, well or badly: by then the bootstrap has begun, or it never will.
+unit flame-unstarted.service <<'UNIT'
+[Unit]
+Description=Power this runner off: the bootstrap never began
+DefaultDependencies=no
+After=cloud-init.service cloud-init-network.service cloud-final.service flame-bootstrap.service
+ConditionPathExists=!/run/flame/step
+SuccessAction=poweroff
+FailureAction=poweroff
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /run/flame/report "cloud-init is over and the bootstrap has not begun"
+TimeoutStartSec=10
+StandardOutput=journal+console
+UNIT
+
+unit flame-bootstrap.service <<'UNIT'
+[Unit]
+Description=Fetch and start the FLAME release
+DefaultDependencies=no
+Conflicts=shutdown.target
+Before=shutdown.target
+FailureAction=poweroff
+[Service]
+Type=oneshot
+ExecStart=/usr/bin/env python3 -I -S /run/flame/bootstrap.py
+ExecStopPost=/bin/sh /run/flame/report bootstrap
+TimeoutStartSec=infinity
+TimeoutStopSec=5
+StandardOutput=journal+console
+SyslogIdentifier=flame
+UNIT
+
+# A service that does not stop must not keep the machine on. The bootstrap allows the release its shutdown_timeout.
+unit poweroff.target.d/flame.conf <<'UNIT'
+[Unit]
+JobTimeoutSec=90
+JobTimeoutAction=poweroff-force
+UNIT
+
+systemctl daemon-reload
+systemctl --no-block start flame-deadman.timer flame-lifetime.timer flame-unstarted.service
+
+refuse() {
+    echo "$1" >"$run/cause"
+    systemctl --no-block start flame-off.service
+    exit 1
+}
+# A reboot ends the instance: what it ran was handed back to the queue, and nobody waits for it.
+booted=/var/lib/cloud/instance/flame-booted
+[ ! -e "$booted" ] || refuse 'this instance was booted before, and a runner runs once'
+mkdir -p "$booted"
+command -v python3 >/dev/null || refuse 'the image has no python3'
