@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
@@ -212,14 +212,21 @@ class Settings:
 
 
 def read_settings(
-    conf: Mapping[str, Any], *, app_name: str, broker_urls: tuple[str, ...], environ: Mapping[str, str]
+    conf: Mapping[str, Any],
+    *,
+    app_name: str,
+    broker_urls: tuple[str, ...],
+    environ: Mapping[str, str],
+    problems: Iterable[str] = (),
 ) -> Settings:
     """Read the `flame_` settings out of `conf`, whose keys are lower case and carry the prefix.
+
+    `problems` were found before and are reported with the others.
 
     Raises:
         SettingsError: with every problem found, each naming pool, option, value and bound.
     """
-    problems: list[str] = []
+    problems = list(problems)
     plain = {name.removeprefix(PREFIX): value for name, value in conf.items() if name.startswith(PREFIX)}
     shared, raw_pools = plain.pop("ec2", {}), plain.pop("pools", None)
     good = read(Settings, plain, "settings flame_*", problems)

@@ -24,7 +24,7 @@ class SettingsError(FlameError):
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = tuple(problems)
-        super().__init__("; ".join(self.problems))
+        super().__init__("\n".join(self.problems))
 
 
 class LetterError(FlameError):

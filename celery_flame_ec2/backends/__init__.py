@@ -1,1 +1,31 @@
-"""Where runners come from: one module for each compute backend."""
+"""Which compute backend do the settings name?"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from celery import Celery
+
+from ..app_path import import_path
+from ..config import Settings
+from .base import Backend
+
+
+def open_backend(app: Celery, settings: Settings) -> Backend:
+    """Return the compute backend of a deployment; nothing is asked of it yet.
+
+    Raises:
+        FlameError: a new process could not find the app, or the backend's library is missing.
+    """
+    if settings.backend == "ec2":
+        from .ec2 import Ec2Backend
+
+        return Ec2Backend(settings, environ=os.environ)
+    from .local import LocalBackend
+
+    directory = Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}"
+    command = [sys.executable, "-m", "celery", "-A", import_path(app), "flame", "child"]
+    return LocalBackend(settings, command=command, directory=directory, environ=os.environ)

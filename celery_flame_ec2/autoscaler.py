@@ -1,0 +1,90 @@
+"""How does an autoscaling worker become a parent without anything else about it changing?"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import Any
+
+import click
+from celery import Celery, signals
+from celery.concurrency import solo, thread
+from celery.worker import autoscale, state
+from click.core import ParameterSource
+
+from .backends import open_backend
+from .errors import FlameError
+from .parent import flame_parent
+from .service import Service
+from .settings import is_chosen, settings_of
+
+logger = logging.getLogger(__name__)
+
+#: Seconds the worker waits for the service when it stops; a call to the compute backend may take longer, and is left.
+STOP_PATIENCE = 5.0
+
+
+class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
+    """Celery's own autoscaler, which goes on sizing local processes, and a service beside it that sizes pools.
+
+    The service has a thread and broker connections of its own: Celery calls `maybe_scale` on the thread that serves
+    the worker's event loop, where nothing may wait.
+    """
+
+    def __init__(self, pool: Any, max_concurrency: int, min_concurrency: int = 0, worker: Any = None, **options: Any):
+        super().__init__(pool, max_concurrency, min_concurrency, worker=worker, **options)
+        self._service: Service | None = None
+        if isinstance(getattr(worker, "app", None), Celery):
+            _refuse_fixed_pool(pool)
+            _do_not_hoard(worker)
+            self._service = self._prepare(worker.app)
+        if self._service is not None:
+            self._thread = threading.Thread(target=self._service.run, name="flame-service", daemon=True)
+            signals.worker_ready.connect(self._start_service)
+            signals.worker_shutdown.connect(self._stop_service)
+
+    def info(self) -> dict[str, Any]:
+        """Return what `celery inspect stats` shows, of the local processes and of the pools."""
+        pools = {} if self._service is None else {"flame": self._service.snapshot()}
+        return {**super().info(), **pools}
+
+    def _prepare(self, app: Celery) -> Service | None:
+        try:
+            if flame_parent() is not None:
+                logger.warning("this worker is a FLAME child: it launches no runners")
+                return None
+            settings = settings_of(app)
+            # Imports a cloud's SDK now, on the main thread: pool processes that were forked in the middle of an import
+            # would carry half a module.
+            return Service(app, settings, open_backend(app, settings), local_free=self._free)
+        except FlameError as exc:
+            raise click.ClickException(str(exc)) from exc
+
+    def _free(self) -> int:
+        return max(0, int(self.max_concurrency) - len(state.reserved_requests))
+
+    def _start_service(self, **_: Any) -> None:
+        self._thread.start()
+
+    def _stop_service(self, **_: Any) -> None:
+        if self._service is not None and self._thread.is_alive():
+            self._service.stop()
+            self._thread.join(STOP_PATIENCE)
+
+
+def _refuse_fixed_pool(pool: Any) -> None:
+    if isinstance(pool, (solo.TaskPool, thread.TaskPool)):
+        name = "solo" if isinstance(pool, solo.TaskPool) else "threads"
+        raise click.ClickException(
+            f"--autoscale cannot size a {name!r} pool: use --pool prefork, gevent or eventlet, "
+            "or leave --autoscale out and run `celery flame serve` beside this worker"
+        )
+
+
+def _do_not_hoard(worker: Any) -> None:
+    """Take no more messages than run at once: what waits must stay where runners can take it."""
+    context = click.get_current_context(silent=True)
+    source = context.get_parameter_source("prefetch_multiplier") if context is not None else None
+    by_option = source in {ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT}
+    if not by_option and not is_chosen(worker.app, "worker_prefetch_multiplier"):
+        worker.prefetch_multiplier = 1

@@ -1,0 +1,218 @@
+"""How does a child process of this machine serve as a runner?"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import re
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import Settings
+from ..errors import BackendError, LaunchError
+from ..parent import LETTER_VARIABLE, RUNNER_ID_VARIABLE, Parent
+from ..runner import Runner
+from .base import Backend
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which the log of a runner that is gone is removed.
+KEEP_LOGS = 86400.0
+#: Bytes of a runner's log that may hold its last words.
+TAIL = 4096
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """What a runner's file says: enough for another parent to adopt it. `pid` leads its process group."""
+
+    runner: Runner
+    pid: int
+
+
+class LocalBackend(Backend):
+    """Runners as process groups of this machine.
+
+    A runner lives as long as any of its processes holds the lock on the runner's file in `directory`: the kernel
+    lets go of it however the processes end, and a process id that is used again cannot be mistaken for a runner.
+    """
+
+    listing_ttl = 1.0
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        command: Sequence[str],
+        directory: Path,
+        environ: Mapping[str, str],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._command = list(command)
+        self._directory = directory / re.sub(r"[^\w.@-]", "-", settings.owner)
+        self._environ = dict(environ)
+        self._clock = clock
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
+        environ = self._environ | self._plain_env(letter.pool) | {LETTER_VARIABLE: letter.encode()}
+        self._make_directory()
+        self._remove_leftovers()
+        started: list[Runner] = []
+        for _ in range(count):
+            try:
+                started.append(self._start(letter, environ))
+            except OSError as exc:
+                if not started:
+                    raise LaunchError(f"cannot start {self._command[0]}: {exc}") from exc
+                break
+        return tuple(started)
+
+    def runners(self) -> tuple[Runner, ...]:
+        self._collect_exit_codes()
+        return tuple(record.runner for record in self._living())
+
+    def terminate(self, ids: Collection[str]) -> None:
+        for record in self._living():
+            if record.runner.id in ids:
+                with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
+                    os.killpg(record.pid, signal.SIGKILL)
+        self._collect_exit_codes()
+
+    def last_words(self, runner_id: str) -> str:
+        try:
+            with self._log(runner_id).open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - TAIL))
+                return log.read().decode(errors="replace").strip()
+        except OSError:  # kept for a day only, and never for another owner's runner
+            return ""
+
+    def _start(self, letter: Parent, environ: dict[str, str]) -> Runner:
+        now = self._clock()
+        runner = Runner(
+            id=f"local-{secrets.token_hex(4)}",
+            pool=letter.pool,
+            launched_at=now,
+            deadline=now + letter.limits.max_lifetime + letter.limits.shutdown_timeout,
+            warm=letter.warm,
+        )
+        unnamed = self._directory / f"{runner.id}.new"
+        descriptor = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            child = self._spawn(runner.id, environ, descriptor)
+            os.write(descriptor, json.dumps(_as_fields(Record(runner=runner, pid=child.pid))).encode())
+            unnamed.rename(self._file(runner.id))
+        except BaseException:
+            unnamed.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(descriptor)
+        self._children[runner.id] = child
+        return runner
+
+    def _spawn(self, runner_id: str, environ: dict[str, str], lock: int) -> subprocess.Popen[bytes]:
+        log = os.open(self._log(runner_id), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return subprocess.Popen(
+                self._command,
+                env=environ | {RUNNER_ID_VARIABLE: runner_id},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                # A Ctrl-C meant for the parent, or its death, must not reach the runners.
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    def _living(self) -> Iterator[Record]:
+        """Yield the runners whose lock is held, and forget the others."""
+        try:
+            files = sorted(self._directory.glob("*.json"))
+        except OSError as exc:
+            raise BackendError(f"cannot list the runners in {self._directory}: {exc}") from exc
+        for path in files:
+            try:
+                record = _living_record(path)
+            except (OSError, ValueError, KeyError, TypeError) as exc:
+                raise BackendError(f"cannot read {path}: {exc}") from exc
+            if record is None:
+                path.unlink(missing_ok=True)
+            else:
+                yield record
+
+    def _collect_exit_codes(self) -> None:
+        """Let children that ended leave the process table."""
+        self._children = {key: child for key, child in self._children.items() if child.poll() is None}
+
+    def _plain_env(self, pool: str) -> dict[str, str]:
+        env = self._settings.pool(pool).ec2.env
+        references = [name for name, value in env.items() if not isinstance(value, str)]
+        if references:
+            raise LaunchError(
+                f"pool {pool!r}: option 'env' refers to secrets ({', '.join(references)}) that only an EC2 runner "
+                "can read; with flame_backend 'local' set them in this environment"
+            )
+        return {name: str(value) for name, value in env.items()}
+
+    def _make_directory(self) -> None:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self._directory.lstat()
+        # Under a shared /tmp another user could have made it first, to feed us process ids to kill.
+        if status.st_uid != os.getuid() or status.st_mode & 0o077:
+            raise LaunchError(f"{self._directory} must belong to this user and be closed to others (chmod 700)")
+
+    def _remove_leftovers(self) -> None:
+        """Remove old logs, and what a parent left that was killed in the middle of a launch."""
+        for path in [*self._directory.glob("*.log"), *self._directory.glob("*.new")]:
+            if self._clock() - path.stat().st_mtime > KEEP_LOGS and not path.with_suffix(".json").exists():
+                path.unlink(missing_ok=True)
+
+    def _file(self, runner_id: str) -> Path:
+        return self._directory / f"{runner_id}.json"
+
+    def _log(self, runner_id: str) -> Path:
+        return self._directory / f"{runner_id}.log"
+
+
+def _living_record(path: Path) -> Record | None:
+    """Read a runner's file; None where no process holds its lock any more."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _from_fields(json.load(file))
+    return None
+
+
+def _as_fields(record: Record) -> dict[str, Any]:
+    runner = record.runner
+    return {
+        "id": runner.id,
+        "pool": runner.pool,
+        "launched_at": runner.launched_at,
+        "deadline": runner.deadline,
+        "warm": runner.warm,
+        "pid": record.pid,
+    }
+
+
+def _from_fields(fields: dict[str, Any]) -> Record:
+    pid = fields.pop("pid")
+    return Record(runner=Runner(**fields), pid=pid)

@@ -1,0 +1,34 @@
+"""What can an operator ask of flame? `celery -A proj flame ...`"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from ..errors import FlameError
+from .child import child
+from .reap import reap
+from .release import release
+from .serve import serve
+from .show import plan, status, user_data
+
+
+class FlameGroup(click.Group):
+    """A group whose commands end in one line and exit code 1 when flame knows what went wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except FlameError as exc:
+            raise click.ClickException(str(exc)) from exc
+
+
+@click.group(cls=FlameGroup)
+def flame() -> None:
+    """Let workers burst past this machine: launch, watch and end runners."""
+
+
+for command in (serve, child, plan, status, user_data, reap, release):
+    flame.add_command(command)

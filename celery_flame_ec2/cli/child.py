@@ -1,0 +1,58 @@
+"""How does a runner start its worker?"""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import click
+from celery import Celery
+from celery.bin.base import CeleryCommand, handle_preload_options
+
+from ..errors import LetterError
+from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
+
+
+@click.command(cls=CeleryCommand)
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def child(ctx: click.Context, **_: Any) -> None:
+    """Run the worker of a runner. A release's `bin/<app> start` runs this; FLAME_PARENT says for whom."""
+    letter = flame_parent()
+    if letter is None:
+        raise LetterError(f"{LETTER_VARIABLE} is not set: a parent starts this command; to run a worker: celery worker")
+    from ..terminator import Terminator, TerminatorStep
+
+    app: Celery = ctx.obj.app
+    runner_id = os.environ.get(RUNNER_ID_VARIABLE) or socket.gethostname()
+    hello = os.environ.get(HELLO_VARIABLE)
+    terminator = Terminator(letter, runner_id, hello_file=Path(hello) if hello else None)
+    app.steps["consumer"].add(TerminatorStep)
+    worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator)
+    terminator.start()
+    try:
+        worker.start()
+    finally:
+        terminator.stop()
+    ctx.exit(worker.exitcode)
+
+
+def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:
+    """Return what the child's worker is made with: safe settings for one of many, then the pool's `worker_options`.
+
+    Gossip grows with the square of the fleet, mingle costs a second of every start, and what is prefetched waits
+    behind a running task while other runners are free.
+    """
+    return {
+        "loglevel": "INFO",
+        "prefetch_multiplier": 1,
+        "optimization": "fair",
+        "without_gossip": True,
+        "without_mingle": True,
+        **letter.worker_options,
+        "hostname": f"flame-{runner_id}@{socket.gethostname()}",
+        "queues": list(letter.queues),
+        "concurrency": letter.concurrency,
+    }

@@ -1,0 +1,152 @@
+"""What is there now, and what would be done about it?"""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import json
+import time
+from typing import Any
+
+import click
+from celery import Celery
+from celery.bin.base import CeleryCommand, handle_preload_options
+
+from .. import boot
+from ..backends import open_backend
+from ..config import Settings
+from ..policy import Demand, Plan, Unknown
+from ..pool import Pool, letter
+from ..presence import BEAT
+from ..runner import Runner
+from ..service import Service
+from ..settings import settings_of
+
+#: Seconds to listen for runners: each speaks once in a beat.
+LISTEN = BEAT + 0.5
+#: Seconds workers get to say whether one of them is a parent.
+ASK = 1.0
+NO_PARENT = (
+    "no autoscaling worker answered: start one with `celery worker --autoscale=MAX,MIN` (without --autoscale Celery "
+    "ignores worker_autoscaler without a word), or run `celery flame serve`"
+)
+
+
+@click.command(cls=CeleryCommand)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
+    """Show what would be done now for each pool, and why. Does nothing."""
+    app: Celery = ctx.obj.app
+    service, demands = _look(app, settings_of(app))
+    plans = {
+        pool.settings.name: pool.decide(
+            demands[pool.settings.name], time.time(), listing=service.listing, since=service.since
+        )
+        for pool in service.pools
+    }
+    service.close()
+    note = None if _has_parent(app) else NO_PARENT
+    if as_json:
+        pools = {name: _plan_fields(each) for name, each in plans.items()}
+        click.echo(json.dumps({"pools": pools, "note": note}, indent=2))
+        return
+    for name, each in plans.items():
+        click.echo(f"{name}: launch {each.launch}, reap {len(each.reap)}{' (held)' if each.held else ''}")
+        click.echo(f"  {each.reason}")
+        for item in each.reap:
+            click.echo(f"  reap {item.runner.id}: {item.reason}")
+    if note:
+        click.echo(f"note: {note}")
+
+
+@click.command(cls=CeleryCommand)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
+    """Show queues and runners as they are. Needs broker and compute backend, but no running worker."""
+    app: Celery = ctx.obj.app
+    settings = settings_of(app)
+    service, demands = _look(app, settings)
+    service.close()
+    now = time.time()
+    pools = {pool.settings.name: _pool_fields(pool, demands[pool.settings.name], now) for pool in service.pools}
+    unknown = service.listing.why if service.listing is not None else None
+    if as_json:
+        click.echo(json.dumps({"owner": settings.owner, "pools": pools, "runners_unknown": unknown}, indent=2))
+        return
+    click.echo(f"{settings.owner} ({settings.backend})")
+    for name, fields in pools.items():
+        _print_pool(name, fields)
+    if unknown:
+        click.echo(unknown)
+
+
+@click.command(cls=CeleryCommand, name="user-data")
+@click.argument("pool")
+@click.option("--show-secrets", is_flag=True, help="Print the values of env as they are.")
+@click.option("--mime", is_flag=True, help="Print the whole user data, unpacked, not only its configuration.")
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def user_data(ctx: click.Context, pool: str, show_secrets: bool, mime: bool, **_: Any) -> None:
+    """Show what an instance of POOL would boot with. Values of env are masked."""
+    settings = settings_of(ctx.obj.app)
+    chosen = settings.pool(pool)
+    real = boot.document(letter(settings, chosen, warm=False), chosen.ec2)
+    shown = real if show_secrets else boot.masked(real)
+    data = boot.user_data(real)
+    if mime:
+        click.echo(gzip.decompress(boot.user_data(shown)).decode())
+    else:
+        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+    click.echo(f"{len(data)} of {boot.MAX_USER_DATA} bytes", err=True)
+
+
+def _look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | Unknown]]:
+    service = Service(app, settings, open_backend(app, settings))
+    service.listen(LISTEN)
+    return service, dict(service.look())
+
+
+def _has_parent(app: Celery) -> bool:
+    """Ask the workers; where none can be asked (no broker, no remote control), none is known."""
+    try:
+        stats = app.control.inspect(timeout=ASK).stats() or {}
+    except Exception:  # noqa: BLE001  whatever the broker's trouble is, the plan names it already
+        return False
+    return any("flame" in (worker.get("autoscaler") or {}) for worker in stats.values())
+
+
+def _plan_fields(each: Plan) -> dict[str, Any]:
+    reap = [{"id": item.runner.id, "reason": item.reason} for item in each.reap]
+    return {"launch": each.launch, "reap": reap, "wanted": each.wanted, "held": each.held, "reason": each.reason}
+
+
+def _pool_fields(pool: Pool, demand: Demand | Unknown, now: float) -> dict[str, Any]:
+    return {
+        "queues": list(pool.settings.queues),
+        "waiting": None if isinstance(demand, Unknown) else demand.waiting,
+        "unknown": demand.why if isinstance(demand, Unknown) else None,
+        "min": pool.settings.min,
+        "max": pool.settings.max,
+        "concurrency": pool.settings.max_concurrency,
+        "runners": [_runner_fields(runner, now) for runner in pool.roster.runners],
+    }
+
+
+def _runner_fields(runner: Runner, now: float) -> dict[str, Any]:
+    fields = dataclasses.asdict(runner)
+    del fields["pool"]
+    return fields | {"state": runner.state.value, "age": round(now - runner.launched_at, 1)}
+
+
+def _print_pool(name: str, fields: dict[str, Any]) -> None:
+    waiting = fields["unknown"] or f"{fields['waiting']} waiting"
+    click.echo(f"{name}: {', '.join(fields['queues'])}: {waiting}; {fields['min']} to {fields['max']} runners")
+    for runner in fields["runners"]:
+        kind = " ".join(filter(None, (runner["instance_type"], runner["market"], runner["zone"])))
+        click.echo(
+            f"  {runner['id']}  {runner['state']}  {runner['active']} tasks  {runner['age']:.0f} s  {kind}".rstrip()
+        )

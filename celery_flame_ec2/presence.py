@@ -1,0 +1,136 @@
+"""What do the runners say of themselves, and how does it travel?"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from celery import Celery
+from kombu.connection import Connection
+from kombu.messaging import Consumer
+
+from .runner import RunnerState
+
+logger = logging.getLogger(__name__)
+
+#: Without `-E` a worker's dispatcher sends the group "worker" only, so the type must begin with it.
+EVENT = "worker-flame"
+ROUTING_KEY = "worker.flame"
+#: Seconds between two words of a runner: presence is repeated, so a word that got lost is not missed for long.
+BEAT = 2.0
+
+
+class Dispatcher(Protocol):
+    """The part of Celery's EventDispatcher a runner speaks through."""
+
+    def send(self, type: str, **fields: Any) -> Any: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Word:
+    """What a runner said last. `reason` is why it ends; `heard_at` is the parent's clock, seconds since the epoch."""
+
+    runner_id: str
+    pool: str
+    owner: str
+    state: RunnerState
+    active: int = 0
+    reason: str = ""
+    heard_at: float = 0.0
+
+
+def say(dispatcher: Dispatcher, word: Word) -> None:
+    """Send a runner's word to whoever listens; nobody listening is fine."""
+    dispatcher.send(
+        EVENT,
+        runner=word.runner_id,
+        pool=word.pool,
+        owner=word.owner,
+        state=word.state.value,
+        active=word.active,
+        reason=word.reason,
+    )
+
+
+class Presence:
+    """Hears one owner's runners over worker events, on a connection of its own."""
+
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        owner: str,
+        connect: Callable[[], Connection],
+        clock: Callable[[], float],
+    ) -> None:
+        self._app = app
+        self._owner = owner
+        self._connect = connect
+        self._clock = clock
+        self._connection: Connection | None = None
+        self._words: dict[str, Word] = {}
+        self.listening_since: float | None = None
+
+    @property
+    def words(self) -> Mapping[str, Word]:
+        """The last word of each runner, by runner id."""
+        return dict(self._words)
+
+    def listen(self, seconds: float) -> None:
+        """Hear what comes within `seconds`; returns early, never raises, when the broker is away."""
+        try:
+            connection = self._connection or self._open()
+            connection.drain_events(timeout=seconds)
+        except TimeoutError:
+            return
+        except Exception as exc:  # whatever a transport raises, the next call connects anew
+            logger.warning("presence is not heard: %s", type(exc).__name__)
+            logger.debug("presence connection lost", exc_info=True)
+            self.close()
+
+    def forget(self, runner_ids: set[str]) -> None:
+        """Drop the words of runners that are gone."""
+        for runner_id in runner_ids & self._words.keys():
+            del self._words[runner_id]
+
+    def close(self) -> None:
+        """Stop hearing; what was said stays known, but silence means nothing until `listen` connects again."""
+        connection, self._connection, self.listening_since = self._connection, None, None
+        if connection is not None:
+            connection.release()
+
+    def _open(self) -> Connection:
+        connection = self._connect()
+        try:
+            receiver = self._app.events.Receiver(
+                connection, handlers={EVENT: self._hear}, routing_key=ROUTING_KEY, app=self._app
+            )
+            channel = connection.default_channel
+            for consumer in receiver.get_consumers(functools.partial(Consumer, channel), channel):
+                consumer.consume()
+        except BaseException:
+            connection.release()
+            raise
+        self._connection, self.listening_since = connection, self._clock()
+        return connection
+
+    def _hear(self, event: Mapping[str, Any]) -> None:
+        if event.get("owner") != self._owner:
+            return
+        try:
+            word = Word(
+                runner_id=str(event["runner"]),
+                pool=str(event["pool"]),
+                owner=self._owner,
+                state=RunnerState(event["state"]),
+                active=int(event["active"]),
+                reason=str(event["reason"]),
+                heard_at=self._clock(),
+            )
+        except (KeyError, TypeError, ValueError):
+            logger.warning("a %s event that no runner of this version sends was left out", EVENT)
+            return
+        self._words[word.runner_id] = word

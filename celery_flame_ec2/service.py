@@ -1,0 +1,213 @@
+"""What does a parent do, round after round?"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from celery import Celery
+from kombu.connection import Connection
+
+from .backends.base import Backend
+from .config import Settings
+from .errors import BackendError, DemandUnknown, FlameError, SettingsError
+from .policy import CAPACITY, Demand, Unknown
+from .pool import Policy, Pool, with_concurrency
+from .presence import Presence
+from .queues import Measurement, has_fanout, measure, open_connection
+from .runner import Runner
+
+logger = logging.getLogger(__name__)
+
+#: Seconds any one wait for the broker may last.
+BROKER_TIMEOUT = 5.0
+#: Seconds between two lines about the same trouble.
+COMPLAIN_EVERY = 60.0
+#: Seconds between two looks at whether the service was told to stop.
+PATIENCE = 0.5
+
+
+class Service:
+    """Looks, decides and acts for all pools of a deployment, once an interval. Belongs to the thread that runs it."""
+
+    def __init__(
+        self,
+        app: Celery,
+        settings: Settings,
+        backend: Backend,
+        *,
+        local_free: Callable[[], int] = lambda: 0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._settings = settings
+        self._backend = backend
+        self._local_free = local_free
+        self._clock = clock
+        self._stop = threading.Event()
+        self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
+        self._presence = _presence(app, self._connection, settings, clock)
+        policy = load_policy(settings.policy)
+        self.pools = [Pool(pool, deployment=settings, backend=backend, policy=policy) for pool in settings.pools]
+        self._listing: Unknown | None = Unknown(why="the runners were not listed yet")
+        self._listed_at = float("-inf")
+        self._complaints: dict[str, tuple[str, float]] = {}
+
+    def run(self) -> None:
+        """Do rounds until `stop`; an error in one is logged and the next is tried."""
+        while not self._stop.is_set():
+            next_round = time.monotonic() + self._settings.interval
+            try:
+                self.tick()
+            except Exception:  # the thread must outlive whatever a round meets: children depend on being counted
+                logger.exception("a round failed; the next one follows in %g s", self._settings.interval)
+            self._wait(next_round)
+        self.close()
+
+    def stop(self) -> None:
+        """Ask `run` to return, from any thread. Runners go on."""
+        self._stop.set()
+
+    def close(self) -> None:
+        """Let go of broker and backend."""
+        if self._presence is not None:
+            self._presence.close()
+        self._connection.release()
+        self._backend.close()
+
+    def tick(self) -> None:
+        """Do one round: look, then decide and act pool by pool; trouble in one pool leaves the others alone."""
+        demands = self.look()
+        for pool in self.pools:
+            try:
+                plan = pool.decide(demands[pool.settings.name], self._clock(), listing=self._listing, since=self.since)
+                if pool.act(plan, self._clock()):
+                    self._listed_at = float("-inf")
+            except FlameError as exc:
+                self._listed_at = float("-inf")
+                self._complain(f"pool {pool.settings.name}", exc)
+
+    def look(self) -> Mapping[str, Demand | Unknown]:
+        """Measure queues and list runners; return each pool's demand by its name."""
+        listed = self._list(self._clock())
+        words = self._presence.words if self._presence is not None else {}
+        for pool in self.pools:
+            mine = None if listed is None else [runner for runner in listed if runner.pool == pool.settings.name]
+            pool.look(mine, words, self._clock(), hears=self.since is not None)
+        return self._demands()
+
+    def listen(self, seconds: float) -> None:
+        """Hear runners for so long; returns early where nothing can be heard."""
+        deadline = time.monotonic() + seconds
+        while self._presence is not None and (left := deadline - time.monotonic()) > 0:
+            self._presence.listen(left)
+
+    @property
+    def since(self) -> float | None:
+        """When presence began to be heard, in seconds since the epoch; None while it is not."""
+        return self._presence.listening_since if self._presence is not None else None
+
+    @property
+    def listing(self) -> Unknown | None:
+        """Why it is unknown which runners exist; None when it is known."""
+        return self._listing
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the last round as plain values, for `celery inspect stats`; cheap, from any thread."""
+        return {pool.settings.name: _standing(pool) for pool in self.pools}
+
+    def _wait(self, until: float) -> None:
+        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
+            patience = min(left, PATIENCE)
+            if self._presence is not None:
+                self._presence.listen(patience)
+            if self.since is None:
+                self._stop.wait(patience)
+
+    def _list(self, now: float) -> tuple[Runner, ...] | None:
+        """List the runners if the last listing is too old; None where there is nothing new."""
+        if now - self._listed_at < self._backend.listing_ttl:
+            return None
+        self._listed_at = now
+        try:
+            self._complete()
+            listed = self._backend.runners()
+        except BackendError as exc:
+            self._listing = Unknown(why=f"the runners cannot be listed: {exc}")
+            self._complain("compute backend", exc)
+            return None
+        self._listing = None
+        if self._presence is not None:
+            self._presence.forget(self._presence.words.keys() - {runner.id for runner in listed} - self._known())
+        return listed
+
+    def _known(self) -> set[str]:
+        return {runner.id for pool in self.pools for runner in pool.roster.runners}
+
+    def _complete(self) -> None:
+        for pool in self.pools:
+            if pool.settings.max_concurrency is None:
+                pool.settings = with_concurrency(pool.settings, self._backend)
+
+    def _demands(self) -> Mapping[str, Demand | Unknown]:
+        queues = [queue for pool in self.pools for queue in pool.settings.queues]
+        try:
+            measurement = measure(self._connection, queues)
+        except DemandUnknown as exc:
+            self._complain("broker", exc)
+            return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
+        free, demands = self._local_free(), {}
+        for pool in self.pools:
+            demand = self._demand(pool, measurement, free)
+            free = max(0, free - demand.waiting)
+            demands[pool.settings.name] = demand
+        return demands
+
+    def _demand(self, pool: Pool, measurement: Measurement, free: int) -> Demand:
+        depths = [measurement.depths[queue] for queue in pool.settings.queues]
+        running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
+        if self._presence is None:
+            running = sum(depth.held or 0 for depth in depths)
+        return Demand(waiting=sum(depth.waiting for depth in depths), running=running, local_free=free)
+
+    def _complain(self, about: str, exc: FlameError) -> None:
+        text, now = str(exc), self._clock()
+        before, at = self._complaints.get(about, ("", float("-inf")))
+        if text != before or now - at >= COMPLAIN_EVERY:
+            self._complaints[about] = (text, now)
+            logger.error("%s: %s", about, text)
+
+
+def load_policy(path: str) -> Policy:
+    """Import the callable that `flame_policy` names.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    module, _, name = path.partition(":")
+    try:
+        policy: Policy = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as exc:
+        raise SettingsError(
+            [f"settings flame_*: option 'policy' names {path!r}, which cannot be loaded: {exc}"]
+        ) from exc
+    return policy
+
+
+def _presence(app: Celery, connection: Connection, settings: Settings, clock: Callable[[], float]) -> Presence | None:
+    if not has_fanout(connection):
+        return None
+    return Presence(
+        app, owner=settings.owner, connect=lambda: open_connection(app, timeout=BROKER_TIMEOUT), clock=clock
+    )
+
+
+def _standing(pool: Pool) -> dict[str, Any]:
+    states = [runner.state.value for runner in pool.roster.runners]
+    return {
+        "runners": {state: states.count(state) for state in sorted(set(states))},
+        "decision": pool.plan.reason if pool.plan is not None else None,
+    }

@@ -1,0 +1,22 @@
+"""What can an application be told about its pools?
+
+Each is a Celery signal, sent on the parent's service thread with the pool's name as sender:
+
+runner_launched   runner, reason
+runner_up         runner, seconds (from launch to hello)
+runner_ended      runner, reason
+launch_failed     reason
+pool_grew         count, reason
+pool_shrank       count, reason
+"""
+
+from __future__ import annotations
+
+from celery.utils.dispatch import Signal
+
+runner_launched = Signal(name="runner_launched", providing_args={"runner", "reason"})
+runner_up = Signal(name="runner_up", providing_args={"runner", "seconds"})
+runner_ended = Signal(name="runner_ended", providing_args={"runner", "reason"})
+launch_failed = Signal(name="launch_failed", providing_args={"reason"})
+pool_grew = Signal(name="pool_grew", providing_args={"count", "reason"})
+pool_shrank = Signal(name="pool_shrank", providing_args={"count", "reason"})

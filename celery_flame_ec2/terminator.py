@@ -1,0 +1,225 @@
+"""When does this child end, and how does it end without losing a task?"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.worker import state
+from celery.worker.consumer.tasks import Tasks
+
+from .lifetime import Ending, Vitals, reason_to_end
+from .parent import Parent
+from .presence import BEAT, Word, say
+from .runner import RunnerState
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at oneself.
+TICK = 0.25
+#: Seconds between the broker's word that consuming stopped and the look for work that slipped in: a message that was
+#: on its way then has arrived.
+LOOK_AGAIN = 0.5
+
+
+class Phase(enum.Enum):
+    """How far the end has come."""
+
+    WORKING = enum.auto()
+    DRAINING = enum.auto()
+    STOPPED = enum.auto()
+
+
+class Terminator:
+    """Watches one worker from a thread of its own and ends it, by the same drain whatever the reason.
+
+    Stop consuming, wait until the broker knows, look again, let running tasks finish (bounded by `shutdown_timeout`),
+    let the worker hand back what it holds, exit. The thread only looks; channels are touched on the consumer's thread.
+    """
+
+    def __init__(
+        self,
+        letter: Parent,
+        runner_id: str,
+        *,
+        hello_file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.ending: Ending | None = None
+        self.phase = Phase.WORKING
+        self._letter = letter
+        self._runner_id = runner_id
+        self._hello_file = hello_file
+        self._clock = clock
+        self._started_at = clock()
+        self._hello_at: float | None = None
+        self._quiet_since: float | None = None
+        self._lost_since: float | None = None
+        self._told: str | None = None
+        self._taken = 0
+        self._consumer: Any = None
+        self._not_consuming_since: float | None = None
+        self._drain_began_at = 0.0
+        self._last_beat = float("-inf")
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self.run, name="flame-terminator", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch; before the worker connects, so that one that never does ends too."""
+        signals.worker_ready.connect(self._on_ready)
+        signals.worker_shutting_down.connect(self._on_told)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching: the worker is over."""
+        self._over.set()
+        self._thread.join(timeout=10 * TICK)
+
+    def run(self) -> None:
+        """Look at the worker again and again until it is over."""
+        while not self._over.wait(TICK):
+            try:
+                self.tick(self._clock())
+            except Exception:  # this thread is what ends the runner: it must outlive a look that failed
+                logger.exception("flame: looking at the worker failed; the next look follows")
+
+    def attach(self, consumer: Any) -> None:
+        """Take the worker's consumer; it is connected anew after each loss of the broker."""
+        self._consumer, self._lost_since, self._not_consuming_since = consumer, None, None
+
+    def detach(self) -> None:
+        """The connection was lost, or is being closed; the last moment at which this runner can speak."""
+        consumer, self._consumer, self._lost_since = self._consumer, None, self._clock()
+        if consumer is not None and self.ending is not None:
+            self._say(consumer)
+
+    def tick(self, now: float) -> None:
+        """Look once, and go one step further towards the end if there is a reason to."""
+        held = len(state.reserved_requests)
+        self._notice_quiet(held, now)
+        if self.phase is Phase.WORKING:
+            self._consider(now)
+        elif self.phase is Phase.DRAINING:
+            self._drain(held, now)
+        if self._consumer is not None and now - self._last_beat >= BEAT:
+            self._last_beat = now
+            self._consumer.call_soon(self._say, self._consumer)
+
+    def _notice_quiet(self, held: int, now: float) -> None:
+        taken = state.all_total_count[0]
+        if held or taken != self._taken or self._hello_at is None:
+            self._quiet_since = None
+        elif self._quiet_since is None:
+            self._quiet_since = now
+        self._taken = taken
+
+    def _consider(self, now: float) -> None:
+        self.ending = reason_to_end(self._vitals(), self._letter.limits, now)
+        if self.ending is not None:
+            logger.info("flame: ending: %s", self.ending.reason)
+            self.phase, self._drain_began_at = Phase.DRAINING, now
+            self._not_consuming_since, self._last_beat = None, float("-inf")
+            self._stop_consuming()
+
+    def _drain(self, held: int, now: float) -> None:
+        if self.ending is not None and self.ending.idle and held:
+            return self._resume()
+        if now - self._drain_began_at >= self._letter.limits.shutdown_timeout and held:
+            return self._give_up()
+        if self._consumer is not None and self._not_consuming_since is None:
+            return self._stop_consuming()
+        acknowledged = self._consumer is None or now - (self._not_consuming_since or now) >= LOOK_AGAIN
+        return self._finish() if acknowledged and not held else None
+
+    def _resume(self) -> None:
+        logger.info("flame: going on: a task slipped in")
+        self.phase, self.ending, self._quiet_since = Phase.WORKING, None, None
+        if self._consumer is not None:
+            self._consumer.call_soon(self._consumer.task_consumer.consume)
+
+    def _finish(self) -> None:
+        self.phase = Phase.STOPPED
+        state.should_stop = 0
+
+    def _give_up(self) -> None:
+        limit = self._letter.limits.shutdown_timeout
+        logger.warning(
+            "flame: %d tasks did not finish within %g s (shutdown_timeout)", len(state.active_requests), limit
+        )
+        self.phase = Phase.STOPPED
+        state.should_terminate = 0
+
+    def _stop_consuming(self) -> None:
+        if self._consumer is not None:
+            self._consumer.call_soon(self._cancel, self._consumer)
+
+    def _cancel(self, consumer: Any) -> None:
+        """Runs on the consumer's thread; returns once the broker knows."""
+        if self.phase is Phase.DRAINING and self._not_consuming_since is None:
+            consumer.task_consumer.cancel()
+            self._not_consuming_since = self._clock()
+
+    def _say(self, consumer: Any) -> None:
+        if consumer.event_dispatcher is not None:
+            say(consumer.event_dispatcher, self._word())
+
+    def _word(self) -> Word:
+        return Word(
+            runner_id=self._runner_id,
+            pool=self._letter.pool,
+            owner=self._letter.owner,
+            state=RunnerState.UP if self.ending is None else RunnerState.ENDING,
+            active=len(state.reserved_requests),
+            reason=self.ending.reason if self.ending is not None else "",
+        )
+
+    def _vitals(self) -> Vitals:
+        return Vitals(
+            started_at=self._started_at,
+            hello_at=self._hello_at,
+            quiet_since=self._quiet_since,
+            disconnected_since=self._lost_since,
+            taken=self._taken,
+            slots=self._letter.concurrency,
+            told=self._told,
+        )
+
+    def _on_ready(self, **_: Any) -> None:
+        self._hello_at = self._clock()
+        logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool)
+        if self._hello_file is not None:
+            self._hello_file.touch()
+
+    def _on_told(self, sig: str = "a signal", **_: Any) -> None:
+        # The worker's own warm shutdown is under way already: this one only says why.
+        self.phase, self.ending = Phase.STOPPED, Ending(reason=f"told by {sig}")
+
+
+class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Tells the terminator which consumer the worker has at the moment."""
+
+    requires = (Tasks,)
+
+    def __init__(self, consumer: Any, flame_terminator: Terminator | None = None, **options: Any) -> None:
+        self._terminator = flame_terminator
+        super().__init__(consumer, **options)
+
+    def include_if(self, _: Any) -> bool:
+        """Only a worker that `flame child` started has a terminator."""
+        return self._terminator is not None
+
+    def start(self, consumer: Any) -> None:
+        """The worker connected."""
+        if self._terminator is not None:
+            self._terminator.attach(consumer)
+
+    def stop(self, _: Any) -> None:
+        """The worker is about to close its channels, or lost them."""
+        if self._terminator is not None:
+            self._terminator.detach()
