@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import gzip
 import json
 import math
@@ -15,7 +16,7 @@ from .parent import Parent
 from .runner import Limits
 
 #: A boot that failed says so in one line of the console, `flame: boot failed: <step>: <cause>`, and powers off.
-#: Steps: boothook, metadata, credentials, fetch, unpack, release, environment, start.
+#: Steps: boothook, arm, metadata, credentials, fetch, unpack, release, environment, start.
 FAILURE_PREFIX = "flame: boot failed: "
 #: EC2's bound on user data in bytes, before base64.
 MAX_USER_DATA = 16384
@@ -56,7 +57,7 @@ def multipart(configuration: Mapping[str, Any]) -> str:
     """Return the user data as text: the boothook that arms the power-off, then the bootstrap with its document."""
     # A Python literal of ASCII JSON is one line that can end neither the string nor the MIME part.
     literal = repr(json.dumps(configuration, sort_keys=True))
-    bootstrap = _template("bootstrap.py").replace(_PLACE, f"DOCUMENT = {literal}", 1)
+    bootstrap = _bare(_template("bootstrap.py")).replace(_PLACE, f"DOCUMENT = {literal}", 1)
     parts = _part("boothook.sh", _template("boothook.sh")) + _part("bootstrap.py", bootstrap)
     return f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{parts}--{_BOUNDARY}--\n'
 
@@ -69,12 +70,8 @@ def user_data(configuration: Mapping[str, Any]) -> bytes:
     """
     packed = gzip.compress(multipart(configuration).encode(), 9, mtime=0)
     if len(packed) > MAX_USER_DATA:
-        raise SettingsError(
-            [
-                f"option 'env': user data is {len(packed)} bytes and EC2 accepts {MAX_USER_DATA}; shorten env, or "
-                'replace long values with {"from_ssm": name} or {"from_secretsmanager": name}'
-            ]
-        )
+        remedy = 'shorten env, or replace long values with {"from_ssm": name} or {"from_secretsmanager": name}'
+        raise SettingsError([f"option 'env': user data has {len(packed)} bytes, EC2 takes {MAX_USER_DATA}; {remedy}"])
     return packed
 
 
@@ -110,6 +107,19 @@ def _part(name: str, text: str) -> str:
         f'--{_BOUNDARY}\nContent-Type: text/cloud-boothook; charset="us-ascii"\n'
         f'Content-Disposition: attachment; filename="{name}"\n\n{text}\n'
     )
+
+
+def _bare(source: str) -> str:
+    """Return a script without docstrings, comment lines and blank ones: a third less to fit into the bound."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            text = node.body[0]
+            lines[text.lineno - 1 : text.end_lineno] = [" " * text.col_offset + '""'] + [""] * (
+                (text.end_lineno or text.lineno) - text.lineno
+            )
+    kept = [line for line in lines[1:] if line.strip() and not line.lstrip().startswith("#")]
+    return "\n".join([lines[0], *kept])
 
 
 def _template(name: str) -> str:

@@ -149,3 +149,8 @@ booted=/var/lib/cloud/instance/flame-booted
 [ ! -e "$booted" ] || refuse 'this instance was booted before, and a runner runs once'
 mkdir -p "$booted"
 command -v python3 >/dev/null || refuse 'the image has no python3'
+
+# The interpreter that the first line of the next part names. Without it, nothing of that part ever runs.
+cat >"$run/install" <<'INSTALL'
+cp "$1" /run/flame/bootstrap.py && exec systemctl --no-block start flame-bootstrap.service
+INSTALL

@@ -1,4 +1,540 @@
-#!/usr/bin/env python3
-"""What happens on an instance between power-on and its release? Standard library only, Python 3.9 or newer."""
+#!/bin/sh /run/flame/install
+"""What happens on an instance between power-on and its release? Standard library only, Python 3.9 or newer.
 
+cloud-init runs this file as its second boothook. The first one left /run/flame/install, which makes this file
+flame-bootstrap.service and returns. The service fetches the bundle, resolves the environment and starts the release.
+Whatever goes wrong ends it, with step and cause in /run/flame; its unit then prints one line,
+`flame: boot failed: <step>: <cause>`, and powers off.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+from urllib.parse import quote, unquote_plus, urlsplit
+
+#: The configuration: boot.py puts it here as JSON in a Python literal.
 DOCUMENT = "{}"
+HOME = "/var/lib/flame-release"
+CHUNK = 1 << 18  #: bytes
+ATTEMPTS = 5
+TIMEOUT = 10.0  #: seconds a server may be silent
+TRANSIENT = frozenset({429, 500, 502, 503, 504})
+
+
+class Refused(Exception):
+    """Raised when the boot cannot go on; its text is the cause, in words for the operator."""
+
+
+class BootError(Exception):
+    """Raised out of the step in which the boot failed."""
+
+    def __init__(self, step: str, cause: str) -> None:
+        super().__init__(f"{step}: {cause}")
+        self.step, self.cause = step, cause
+
+
+class Boot:
+    """The steps. `root` stands before every path, `command` runs a program: both for tests."""
+
+    def __init__(
+        self, document: Mapping[str, Any], *, root: str = "", command: Callable[..., None] | None = None
+    ) -> None:
+        self.document = document
+        self.app: str = document["app"]
+        self.run = f"{root}/run/flame"
+        self.units = f"{root}/run/systemd/system"
+        self.home = f"{root}/srv/{self.app}"
+        self.command = command or run_program
+
+    def all_steps(self) -> None:
+        began = time.monotonic()
+        beside = [self.spawn(self.arm), self.spawn(self.add_user)]
+        with self.step("metadata"):
+            metadata = Metadata(self.document)
+        with self.step("credentials"):
+            aws = Aws(self.document, metadata.region(), metadata.domain(), metadata.keys())
+        say(f"metadata read in {time.monotonic() - began:.1f} s")
+        beside.append(self.spawn(lambda: self.write_environment(aws, metadata.instance_id)))
+        self.install_release(aws)
+        for thread in beside:
+            thread.join()
+        with self.step("start"):
+            self.command("systemctl", "--no-block", "start", "flame-release.service")
+        say(f"release started {time.monotonic() - began:.1f} s after the bootstrap")
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Make whatever goes wrong inside a BootError of this step."""
+        if threading.current_thread() is threading.main_thread():  # what runs beside must not hide where we stand
+            self.note("step", name)
+        try:
+            yield
+        except BootError:
+            raise
+        except Exception as exc:  # every failure has to end in one line and in power-off
+            cause = str(exc) if isinstance(exc, Refused) else f"{type(exc).__name__}: {exc}"
+            raise BootError(name, cause) from exc
+
+    def note(self, name: str, text: str) -> None:
+        with open(f"{self.run}/{name}", "w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+
+    def give_up(self, failed: BootError) -> NoReturn:
+        """Leave step and cause, on one line, to the unit's report; end from whatever thread this is."""
+        self.note("step", failed.step)
+        self.note("cause", re.sub(r"[\x00-\x1f\x7f]+", " ", failed.cause)[:500])
+        os._exit(1)
+
+    def spawn(self, work: Callable[[], None]) -> threading.Thread:
+        """Run a step beside the others; if it fails, the boot ends at once."""
+
+        def guarded() -> None:
+            try:
+                work()
+            except BootError as failed:
+                self.give_up(failed)
+
+        thread = threading.Thread(target=guarded)
+        thread.start()
+        return thread
+
+    def arm(self) -> None:
+        """Put the release's unit in place and the exact times into what ends this machine."""
+        with self.step("arm"):
+            for name, text in self.document["units"].items():
+                with open(f"{self.units}/{name}", "w", encoding="utf-8") as file:
+                    file.write(text)
+            self.command("systemctl", "daemon-reload")
+            self.command("systemctl", "--no-block", "restart", "flame-deadman.timer", "flame-lifetime.timer")
+
+    def add_user(self) -> None:
+        user = self.document["user"]
+        options = ["--system", "--user-group", "--no-create-home", "--home-dir", HOME, "--shell", "/bin/false"]
+        with self.step("environment"):
+            try:
+                pwd.getpwnam(user)
+            except KeyError:  # there is no such user yet
+                self.command("useradd", *options, user)
+
+    def write_environment(self, aws: Aws, instance_id: str) -> None:
+        """Write what the release finds in its environment, for nobody but root to read."""
+        with self.step("environment"):
+            variables = {
+                "HOME": HOME,
+                "LANG": "C.UTF-8",
+                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "RELEASE_NAME": self.app,
+                **resolved(self.document["env"], aws),
+                "FLAME_PARENT": self.document["letter"],
+                "FLAME_RUNNER_ID": instance_id,
+                "FLAME_HELLO_FILE": "/run/flame-release/hello",
+            }
+            with open(os.open(f"{self.run}/env", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(environment_file(variables))
+
+    def install_release(self, aws: Aws) -> None:
+        """Fetch the bundle to /srv/<app>/release; nothing in it runs before all of it is there and verified."""
+        url: str = self.document["bundle"]
+        fresh = f"{self.home}/release.new"
+        with self.step("fetch"):
+            os.makedirs(fresh)
+            began = time.monotonic()
+            bucket = Bucket(aws, url)
+            if url.endswith("/"):
+                size = bucket.fetch_all(fresh)
+            else:
+                bundle = Download(bucket, bucket.key)
+                size = bundle.size
+        if not url.endswith("/"):
+            with self.step("unpack"):
+                unpack(self.verified(bundle), url, fresh)
+        say(f"fetched and unpacked {size / 1e6:.1f} MB in {time.monotonic() - began:.1f} s")
+        with self.step("release"):
+            self.accept(fresh)
+
+    def verified(self, bundle: Download) -> Iterator[bytes]:
+        with self.step("fetch"):
+            yield from bundle.chunks()
+            bundle.verify(self.document.get("sha256"))
+
+    def accept(self, fresh: str) -> None:
+        program = f"{fresh}/bin/{self.app}"
+        if not os.path.isfile(program):
+            raise Refused(f"the bundle has no bin/{self.app}")
+        if os.stat(program).st_mode & 0o555 != 0o555:
+            raise Refused(f"bin/{self.app} in the bundle is not executable for everyone (chmod 755)")
+        os.chmod(fresh, 0o755)  # noqa: S103  an archive of a private directory would lock the release's user out
+        shutil.rmtree(f"{self.home}/release", ignore_errors=True)  # an image may have an older one baked in
+        os.rename(fresh, f"{self.home}/release")
+
+
+class Metadata:
+    """What the instance knows of itself (IMDSv2)."""
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self.document = document
+        token = ask("PUT", document["metadata_token_url"], {"x-aws-ec2-metadata-token-ttl-seconds": "300"}, timeout=2.0)
+        if token.status != 200:
+            raise Refused(f"instance metadata gave no token ({token.status})")
+        self.token = token.read().decode()
+        self.instance_id = self.must("instance-id")
+
+    def get(self, path: str) -> str | None:
+        """Return a leaf; None where there is none."""
+        url = f"{self.document['metadata_url'].rstrip('/')}/{path}"
+        response = ask("GET", url, {"x-aws-ec2-metadata-token": self.token}, timeout=2.0)
+        if response.status == 404:
+            return None
+        if response.status != 200:
+            raise Refused(f"instance metadata answered {response.status} to {path}")
+        return response.read().decode()
+
+    def must(self, path: str) -> str:
+        value = self.get(path)
+        if not value:
+            raise Refused(f"instance metadata has no {path}")
+        return value
+
+    def region(self) -> str:
+        return self.document["region"] or self.must("placement/region")
+
+    def domain(self) -> str:
+        """Return the partition's DNS suffix; it only matters where no endpoint is configured."""
+        return "" if self.document["s3_endpoint"] else self.get("services/domain") or "amazonaws.com"
+
+    def keys(self) -> dict[str, str]:
+        """Return the role's temporary keys; they may come a moment after the machine."""
+        for pause in (0.5, 1.0, 2.0, 0.0):
+            role = self.get("iam/security-credentials/")
+            if role:
+                break
+            time.sleep(pause)
+        else:
+            raise Refused("the instance has no role; set iam_instance_profile")
+        keys: dict[str, str] = json.loads(self.must(f"iam/security-credentials/{role.split()[0]}"))
+        if keys.get("Code", "Success") != "Success":
+            raise Refused(f"no keys for role {role.split()[0]}: {keys['Code']} {keys.get('Message', '')}")
+        return keys
+
+
+class Aws:
+    """Requests signed with the role's keys."""
+
+    def __init__(self, document: Mapping[str, Any], region: str, domain: str, keys: Mapping[str, str]) -> None:
+        self.document, self.region, self.domain, self.keys = document, region, domain, keys
+
+    def endpoint(self, service: str) -> str | None:
+        """Return the configured endpoint, by our own option or by the SDKs' variables in the release's env."""
+        names = ("AWS_ENDPOINT_URL_" + service.upper(), "AWS_ENDPOINT_URL")
+        configured = [self.document["s3_endpoint"] if service == "s3" else None]
+        configured += [self.document["env"].get(name) for name in names]
+        return next((url.rstrip("/") for url in configured if isinstance(url, str) and url), None)
+
+    def send(
+        self, service: str, method: str, url: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> http.client.HTTPResponse:
+        name = service.replace("_", "")
+        signed = sign(method, url, headers, body, keys=self.keys, region=self.region, service=name, now=time.time())
+        return ask(method, url, signed, body)
+
+    def call(self, service: str, target: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """Call a JSON API such as ssm or secrets_manager."""
+        host = f"https://{service.replace('_', '')}.{self.region}.{self.domain}"
+        headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": target}
+        url = f"{self.endpoint(service) or host}/"
+        response = self.send(service, "POST", url, headers, json.dumps(payload).encode())
+        answer = response.read()
+        if response.status != 200:
+            said = json.loads(answer) if answer.startswith(b"{") else {}
+            kind = str(said.get("__type", response.status)).rpartition("#")[2]
+            raise Refused(f"{target}: {kind}: {said.get('message') or said.get('Message', '')}")
+        decoded: dict[str, Any] = json.loads(answer)
+        return decoded
+
+
+class Bucket:
+    """Where the bundle is: `s3://bucket/key`."""
+
+    def __init__(self, aws: Aws, url: str) -> None:
+        self.aws, self.url = aws, url
+        self.name, _, self.key = url[len("s3://") :].partition("/")
+
+    def base(self) -> str:
+        endpoint = self.aws.endpoint("s3")
+        host = f"s3.{self.aws.region}.{self.aws.domain}"
+        if endpoint or "." in self.name:  # no certificate covers a bucket name with dots as a host name
+            return f"{endpoint or 'https://' + host}/{self.name}"
+        return f"https://{self.name}.{host}"
+
+    def get(self, key: str, query: str = "", **headers: str) -> http.client.HTTPResponse:
+        url = f"{self.base()}/{quote(key, safe='/-_.~')}" + (f"?{query}" if query else "")
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = self.aws.send("s3", "GET", url, named)
+        if response.status in (200, 206):
+            return response
+        home = response.headers.get("x-amz-bucket-region")
+        if home and home != self.aws.region:
+            self.aws = Aws(self.aws.document, home, self.aws.domain, self.aws.keys)
+            return self.get(key, query, **headers)
+        raise Refused(self.explain(response, key))
+
+    def explain(self, response: http.client.HTTPResponse, key: str) -> str:
+        said = response.read(CHUNK).decode("utf-8", "replace")
+        code, message = (
+            found.group(1) if (found := re.search(f"<{tag}>(.*?)</{tag}>", said, re.DOTALL)) else ""
+            for tag in ("Code", "Message")
+        )
+        if code == "NoSuchKey" or (response.status == 404 and not code):
+            return f"no such bundle s3://{self.name}/{key}"
+        if code == "NoSuchBucket":
+            return f"no such bucket s3://{self.name}"
+        if response.status == 403:
+            needed = "s3:GetObject, and s3:ListBucket to tell a missing bundle from a forbidden one"
+            return f"S3 refused {self.url} ({code or 403}: {message}); the instance's role needs {needed}"
+        return f"S3 answered {response.status} to {self.url} ({code}: {message})"
+
+    def keys(self) -> Iterator[str]:
+        """List what is under the prefix, page by page."""
+        import xml.etree.ElementTree as xml  # only a prefix needs it, and it costs start-up time
+
+        more = {"encoding-type": "url", "list-type": "2", "prefix": self.key}
+        while more:
+            query = "&".join(f"{name}={quote(value, safe='')}" for name, value in sorted(more.items()))
+            page = xml.fromstring(self.get("", query).read())  # noqa: S314
+            for found in page.iterfind("{*}Contents/{*}Key"):
+                yield unquote_plus(found.text or "")
+            token = page.findtext("{*}NextContinuationToken")
+            more = {**more, "continuation-token": token} if token else {}
+
+    def fetch_all(self, directory: str) -> int:
+        """Fetch everything under the prefix, several objects at a time; return the bytes."""
+        from concurrent.futures import ThreadPoolExecutor
+
+        keys = [key for key in self.keys() if not key.endswith("/")]
+        if not keys:
+            raise Refused(f"no such bundle {self.url}: nothing is under this prefix")
+        paths = {key: inside(directory, key[len(self.key) :]) for key in keys}
+        with ThreadPoolExecutor(8) as pool:
+            return sum(pool.map(self.fetch_one, paths.keys(), paths.values()))
+
+    def fetch_one(self, key: str, path: str) -> int:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        bundle = Download(self, key)
+        with open(path, "wb") as file:
+            file.writelines(bundle.chunks())
+        bundle.verify(None)
+        if os.path.basename(os.path.dirname(path)) == "bin":  # S3 keeps no modes
+            os.chmod(path, 0o755)  # noqa: S103
+        return bundle.size
+
+
+class Download:
+    """One object as a stream. A connection that breaks is taken up again where it broke."""
+
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self.bucket, self.key = bucket, key
+        self.response = bucket.get(key, x_amz_checksum_mode="ENABLED")
+        self.size = int(self.response.headers["Content-Length"])
+        self.etag = self.response.headers.get("ETag", "")
+        self.checksum = self.response.headers.get("x-amz-checksum-sha256", "")
+        self.received = 0
+        self.digest = hashlib.sha256()
+
+    def chunks(self) -> Iterator[bytes]:
+        silent = 0
+        while self.received < self.size:
+            chunk = self.read()
+            if chunk:
+                silent = 0
+                self.received += len(chunk)
+                self.digest.update(chunk)
+                yield chunk
+                continue
+            silent += 1
+            if silent == ATTEMPTS:
+                raise Refused(f"S3 sent {self.received} of {self.size} bytes of {self.key}, and then no more")
+            self.response = self.bucket.get(self.key, range=f"bytes={self.received}-", if_match=self.etag)
+
+    def read(self) -> bytes:
+        try:
+            return self.response.read(CHUNK)
+        except (OSError, http.client.HTTPException):  # the caller asks for the rest
+            return b""
+
+    def verify(self, expected: str | None) -> None:
+        """Compare with the checksum S3 keeps (of the whole, not of a multipart's parts) and the parent's."""
+        kept = "" if "-" in self.checksum else base64.b64decode(self.checksum).hex()
+        for checksum in filter(None, (expected, kept)):
+            if checksum != self.digest.hexdigest():
+                raise Refused(f"wrong checksum: sha256 {self.digest.hexdigest()}, expected {checksum}")
+
+
+def sign(
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes,
+    *,
+    keys: Mapping[str, str],
+    region: str,
+    service: str,
+    now: float,
+) -> dict[str, str]:
+    """Return the headers (lower case) of a request signed with Signature Version 4; its path and query are encoded."""
+    parts = urlsplit(url)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    payload = hashlib.sha256(body).hexdigest()
+    signed = {**headers, "host": parts.netloc, "x-amz-content-sha256": payload, "x-amz-date": stamp}
+    if keys.get("Token"):
+        signed["x-amz-security-token"] = keys["Token"]
+    names = ";".join(sorted(signed))
+    lines = [f"{name}:{signed[name]}" for name in sorted(signed)]
+    canonical = "\n".join([method, parts.path or "/", parts.query, *lines, "", names, payload])
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
+    text = "\n".join(["AWS4-HMAC-SHA256", stamp, scope, hashlib.sha256(canonical.encode()).hexdigest()])
+    key = ("AWS4" + keys["SecretAccessKey"]).encode()
+    for word in scope.split("/"):
+        key = hmac.digest(key, word.encode(), "sha256")
+    signature = hmac.digest(key, text.encode(), "sha256").hex()
+    credential = f"{keys['AccessKeyId']}/{scope}"
+    signed["authorization"] = f"AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders={names}, Signature={signature}"
+    return signed
+
+
+def ask(
+    method: str, url: str, headers: Mapping[str, str], body: bytes = b"", *, timeout: float = TIMEOUT
+) -> http.client.HTTPResponse:
+    """Send a request; again, after a growing pause, where no answer or a server's trouble came back."""
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+            connection.request(method, target, body or None, dict(headers))
+            response = connection.getresponse()
+            if attempt == ATTEMPTS or response.status not in TRANSIENT:
+                return response
+        except (OSError, http.client.HTTPException) as exc:
+            if attempt == ATTEMPTS:
+                raise Refused(f"no answer from {parts.scheme}://{parts.netloc} ({type(exc).__name__}: {exc})") from exc
+        time.sleep(0.1 * 2**attempt)
+
+
+def resolved(env: Mapping[str, Any], aws: Aws) -> dict[str, str]:
+    """Return the variables with every reference replaced by what it refers to."""
+    parameters = sorted({value["from_ssm"] for value in env.values() if is_reference(value, "from_ssm")})
+    found: dict[str, str] = {}
+    for start in range(0, len(parameters), 10):  # as many as one call may ask for
+        found.update(ssm_parameters(aws, parameters[start : start + 10]))
+    variables = {}
+    for name, value in env.items():
+        if is_reference(value, "from_ssm"):
+            variables[name] = found[value["from_ssm"]]
+        elif is_reference(value, "from_secretsmanager"):
+            variables[name] = secret(aws, value["from_secretsmanager"])
+        else:
+            variables[name] = value
+        if "\0" in variables[name]:
+            raise Refused(f"the value of {name} has a NUL byte, which no environment can hold")
+    return variables
+
+
+def is_reference(value: Any, kind: str) -> bool:
+    return isinstance(value, dict) and kind in value
+
+
+def ssm_parameters(aws: Aws, names: list[str]) -> dict[str, str]:
+    answer = aws.call("ssm", "AmazonSSM.GetParameters", {"Names": names, "WithDecryption": True})
+    if answer.get("InvalidParameters"):
+        raise Refused(f"no such SSM parameter: {', '.join(answer['InvalidParameters'])}")
+    return {
+        parameter[kind] + parameter.get("Selector", ""): parameter["Value"]
+        for parameter in answer["Parameters"]
+        for kind in ("Name", "ARN")
+        if kind in parameter
+    }
+
+
+def secret(aws: Aws, name: str) -> str:
+    answer = aws.call("secrets_manager", "secretsmanager.GetSecretValue", {"SecretId": name})
+    if "SecretString" not in answer:
+        raise Refused(f"the secret {name} is binary, which no environment can hold")
+    return str(answer["SecretString"])
+
+
+def environment_file(variables: Mapping[str, str]) -> bytes:
+    """Return the text of a systemd EnvironmentFile that gives every value back byte for byte."""
+    lines = (f'{name}="' + re.sub(r'(["\\`$])', r"\\\1", value) + '"\n' for name, value in variables.items())
+    return "".join(lines).encode()
+
+
+def unpack(chunks: Iterable[bytes], name: str, directory: str) -> None:
+    """Stream an archive into `tar`.
+
+    Raises:
+        Refused: it is no archive, or this machine cannot read it.
+    """
+    if name.endswith(".zst") and not shutil.which("zstd"):
+        raise Refused("the image has no zstd; install it there, or publish the bundle as .tar.gz")
+    how = "--zstd" if name.endswith(".zst") else "--gzip"
+    options = ["--extract", how, "--no-same-owner", "--file", "-", "--directory", directory]
+    with open(os.memfd_create("tar"), "w+b") as said:
+        with (
+            subprocess.Popen(["tar", *options], stdin=subprocess.PIPE, stderr=said) as tar,
+            contextlib.suppress(
+                BrokenPipeError  # tar gave up, and says why
+            ),
+        ):
+            for chunk in chunks:
+                tar.stdin.write(chunk)  # type: ignore[union-attr]
+        said.seek(0)
+        words = said.read().decode("utf-8", "replace").splitlines()
+    if tar.returncode:
+        raise Refused(f"the bundle cannot be unpacked: {'; '.join(words[:2]) or f'tar ended with {tar.returncode}'}")
+
+
+def inside(directory: str, relative: str) -> str:
+    """Return the path of an object in the release; refuse one that would lie outside."""
+    if "\0" in relative or any(part in ("", ".", "..") for part in relative.split("/")):
+        raise Refused(f"{relative!r} under the prefix is no path inside a release")
+    return f"{directory}/{relative}"
+
+
+def run_program(*words: str) -> None:
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode:
+        raise Refused(f"{words[0]} ended with {done.returncode}: {done.stderr.strip()}")
+
+
+def say(text: str) -> None:
+    print(f"flame: {text}", flush=True)
+
+
+def main() -> None:
+    os.umask(0o022)
+    boot = Boot(json.loads(DOCUMENT))
+    try:
+        boot.all_steps()
+    except BootError as failed:
+        boot.give_up(failed)
+
+
+if __name__ == "__main__":
+    main()
