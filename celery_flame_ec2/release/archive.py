@@ -1,0 +1,67 @@
+"""How does a directory become one file, the same bytes every time?"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from ..errors import ReleaseError
+
+#: Seconds since the epoch, 1980-01-01: the earliest time every archive format can hold.
+_MTIME = 315532800
+#: Unpacking takes the same time at every level; level 9 is 0.4 % smaller than 6 and takes three times as long.
+_LEVEL = 6
+
+
+def pack(directory: Path, output: Path) -> None:
+    """Write `directory` as a .tar.gz; `output` appears only when it is complete.
+
+    Raises:
+        ReleaseError: `output` cannot be written.
+    """
+    partial = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            _write(directory, file)
+        partial.replace(output)
+    except OSError as exc:
+        raise ReleaseError(f"cannot write {output}: {exc.strerror or exc}") from exc
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(directory: Path, file: IO[bytes]) -> None:
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=_LEVEL, fileobj=file, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+    ):
+        for path in _sorted_tree(directory):
+            _add(tar, path, path.relative_to(directory).as_posix())
+
+
+def _sorted_tree(directory: Path) -> Iterator[Path]:
+    for path in sorted(directory.iterdir()):
+        yield path
+        if path.is_dir() and not path.is_symlink():
+            yield from _sorted_tree(path)
+
+
+def _add(tar: tarfile.TarFile, path: Path, name: str) -> None:
+    member = tarfile.TarInfo(name)
+    member.mtime = _MTIME
+    if path.is_symlink():
+        member.type, member.linkname, member.mode = tarfile.SYMTYPE, os.readlink(path), 0o777  # noqa: PTH115 - as written
+        tar.addfile(member)
+    elif path.is_dir():
+        member.type, member.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(member)
+    else:
+        status = path.stat()
+        member.size, member.mode = status.st_size, 0o755 if status.st_mode & 0o100 else 0o644
+        with path.open("rb") as content:
+            tar.addfile(member, content)

@@ -1,0 +1,198 @@
+"""How does a project become one file that a runner can start?"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ReleaseError
+from . import archive, sources
+from .wheels import Installer, Target, Uv, needed
+
+#: Who needs whom for something no runner does: AWS is the parent's business, click-repl is the prompt of `celery amqp`.
+_NOT_FOR_A_RUNNER = frozenset({("celery-flame-ec2", "boto3"), ("celery", "click-repl")})
+#: What an installer notes in `*.dist-info` about its own work; it names paths and times of the machine that built.
+_NOTES = frozenset({"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Release:
+    """A built bundle. `size` in bytes; `packages` maps names to versions."""
+
+    path: Path
+    name: str
+    size: int
+    sha256: str
+    packages: Mapping[str, str]
+
+
+def build(
+    project: Path,
+    *,
+    name: str,
+    celery_app: str,
+    output: Path,
+    python: str,
+    platform: str,
+    requirements: Path | None = None,
+    full: bool = False,
+    report: Callable[[str], None] = lambda _: None,
+) -> Release:
+    """Build the release of `project` at `output`: the same bytes for the same project, versions and target.
+
+    `celery_app` is what `celery -A` takes; `python` the runners' full version; `full` keeps what only a parent needs.
+
+    Raises:
+        ReleaseError: it cannot be built; nothing is left behind.
+    """
+    project, output = project.resolve(), output.resolve()
+    target = Target(python=python, platform=platform)
+    _check(project, name, celery_app, output, target)
+    listed = sources.requirements(project, requirements)
+    with tempfile.TemporaryDirectory(prefix="flame-release-") as directory:
+        stage, scratch = Path(directory, "stage"), Path(directory, "scratch")
+        scratch.mkdir()
+        installer = Uv(target, project, scratch)
+        report(f"copying {project}")
+        sources.copy(project, _module(celery_app), stage / "app", without=output)
+        packages = _install(installer, listed, stage / "lib", full=full, report=report)
+        _check_contents(stage, celery_app, listed, packages)
+        compiled = _compile(stage, target, report)
+        _write_start(stage, name)
+        _write_manifest(stage, name=name, celery_app=celery_app, target=target, packages=packages, compiled=compiled)
+        report(f"packing {output}")
+        archive.pack(stage, output)
+    content = output.read_bytes()
+    return Release(
+        path=output, name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest(), packages=packages
+    )
+
+
+def _check(project: Path, name: str, celery_app: str, output: Path, target: Target) -> None:
+    if not project.is_dir():
+        raise ReleaseError(f"{project} is not a directory; name the one that holds the application")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
+        raise ReleaseError(f"a release cannot be named {name!r}: lower-case letters, digits, - and _, at most 63")
+    if not re.fullmatch(r"[^\W\d]\w*([.:][^\W\d]\w*)*", celery_app):
+        raise ReleaseError(f"{celery_app!r} is not the path of a Celery app; it looks like proj.app:app")
+    if not output.name.endswith((".tar.gz", ".tgz")):
+        raise ReleaseError(f"a release is a .tar.gz or .tgz file, and {output.name} is not called that")
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", target.python):
+        raise ReleaseError(f"{target.python!r} is not a Python version; it looks like 3.11.2")
+
+
+def _module(celery_app: str) -> str:
+    return celery_app.partition(":")[0]
+
+
+def _install(
+    installer: Installer, listed: Path, lib: Path, *, full: bool, report: Callable[[str], None]
+) -> dict[str, str]:
+    report(f"resolving {listed}")
+    resolved = installer.resolve(listed)
+    wanted = needed(resolved, () if full else _NOT_FOR_A_RUNNER)
+    left_out = [package.name or package.line for package in resolved if package not in wanted]
+    if left_out:
+        report(f"leaving out what no runner needs: {', '.join(left_out)}")
+    report(f"installing {len(wanted)} packages")
+    installer.install(wanted, lib)
+    packages = {dist.name: dist.version for dist in importlib.metadata.distributions(path=[str(lib)])}
+    _prune(lib)
+    return dict(sorted(packages.items()))
+
+
+def _prune(lib: Path) -> None:
+    shutil.rmtree(lib / "bin", ignore_errors=True)  # scripts that start an interpreter of the machine that built
+    (lib / ".lock").unlink(missing_ok=True)
+    for note in lib.glob("*.dist-info/*"):
+        if note.name in _NOTES:
+            note.unlink()
+    for package in filter(Path.is_dir, lib.iterdir()):
+        _prune_package(package)
+
+
+def _prune_package(package: Path) -> None:
+    for cache in [*package.rglob("__pycache__")]:
+        shutil.rmtree(cache)
+    tests = [path for path in package.rglob("tests") if path.is_dir()]
+    if tests and not _imports_tests(package, tests):
+        for path in tests:
+            shutil.rmtree(path, ignore_errors=True)  # one may lie inside another
+
+
+def _imports_tests(package: Path, tests: list[Path]) -> bool:
+    importing = re.compile(rb"^[ \t]*(?:from|import)[ \t]+(?:[\w.]*\.)?tests\b|import[ \t(]+tests\b", re.MULTILINE)
+    return any(
+        importing.search(module.read_bytes())
+        for module in package.rglob("*.py")
+        if not any(module.is_relative_to(path) for path in tests)
+    )
+
+
+def _check_contents(stage: Path, celery_app: str, listed: Path, packages: Mapping[str, str]) -> None:
+    if "celery-flame-ec2" not in packages:
+        raise ReleaseError(f"{listed} does not ask for celery-flame-ec2, without which no runner can start; add it")
+    if not any(sources.holds(stage / part, _module(celery_app)) for part in ("app", "lib")):
+        raise ReleaseError(
+            f"the release would not hold {celery_app}: the project has no {_module(celery_app).partition('.')[0]}, "
+            "neither at its top nor in src"
+        )
+
+
+def _compile(stage: Path, target: Target, report: Callable[[str], None]) -> bool:
+    """Byte-compile everything, so that no runner has to; tell whether a Python that can do it was found."""
+    interpreter = _interpreter(target.minor)
+    if interpreter is None:
+        report(f"not compiling: there is no python{target.minor} here, so runners start some seconds later")
+        return False
+    report(f"compiling with {interpreter}")
+    # Files that cannot be compiled are no reason to stop: packages ship templates and code for other versions.
+    subprocess.run(
+        [interpreter, "-m", "compileall", "-qq", "-f", "--invalidation-mode", "unchecked-hash", "-s", stage, stage],
+        env={**os.environ, "PYTHONHASHSEED": "0"}, check=False,
+    )  # fmt: skip
+    return True
+
+
+def _interpreter(minor: str) -> str | None:
+    for candidate in (sys.executable, shutil.which(f"python{minor}")):
+        if candidate and _minor_of(candidate) == minor:
+            return candidate
+    return None
+
+
+def _minor_of(interpreter: str) -> str:
+    asked = [interpreter, "-c", "import sys; print('{}.{}'.format(*sys.version_info))"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def _write_start(stage: Path, name: str) -> None:
+    script = stage / "bin" / name
+    script.parent.mkdir()
+    script.write_bytes(importlib.resources.files("celery_flame_ec2").joinpath("templates", "start.py").read_bytes())
+    script.chmod(0o755)
+
+
+def _write_manifest(
+    stage: Path, *, name: str, celery_app: str, target: Target, packages: Mapping[str, str], compiled: bool
+) -> None:
+    manifest = {
+        "name": name,
+        "celery_app": celery_app,
+        "python": target.python,
+        "platform": target.platform,
+        "compiled": compiled,
+        "packages": packages,
+    }
+    (stage / "release.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,160 @@
+"""Which packages does a release need, and how do they get into a directory?"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ..errors import ReleaseError
+
+_NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==| @ )")
+_NO_WHEEL = re.compile(
+    r"(?:Because|and|that) (?:only |all versions of )?`?([A-Za-z0-9][\w.-]*)\S* ha(?:s|ve) no (?:usable )?wheels"
+    r"|Building source distributions for `([\w.-]+)` is disabled"
+    r"|Failed to (?:download and )?build `([\w.-]+)=="
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What a runner has: its full Python version ("3.11.2"), and its platform as uv names it."""
+
+    python: str
+    platform: str
+
+    @property
+    def minor(self) -> str:
+        return ".".join(self.python.split(".")[:2])
+
+    def __str__(self) -> str:
+        return f"Python {self.python} on {self.platform}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Package:
+    """One resolved requirement. `name` is None where only a path is known; `wanted_by` holds names of packages,
+    and whatever the resolver says of a requirement the project itself lists."""
+
+    line: str
+    name: str | None
+    wanted_by: frozenset[str] = frozenset()
+
+
+class Installer(Protocol):
+    """Resolves and installs for a machine that is not this one."""
+
+    def resolve(self, requirements: Path) -> list[Package]:
+        """Return everything the requirements come to. Raises ReleaseError."""
+
+    def install(self, packages: Iterable[Package], directory: Path) -> None:
+        """Unpack the packages' wheels into `directory`. Raises ReleaseError."""
+
+
+def needed(packages: Sequence[Package], without: Collection[tuple[str, str]]) -> list[Package]:
+    """Return the packages that are still wanted when no (package, dependency) of `without` counts. Pure."""
+    known = {package.name for package in packages}
+    kept: set[str | None] = {None}
+    while found := {
+        package.name
+        for package in packages
+        if package.name not in kept
+        and any(wish not in known or wish in kept for wish in package.wanted_by if (wish, package.name) not in without)
+    }:
+        kept |= found
+    return [package for package in packages if package.name in kept]
+
+
+class Uv:
+    """Has uv do it. Paths in the requirements are relative to `project`; `scratch` is an empty directory of ours."""
+
+    def __init__(self, target: Target, project: Path, scratch: Path) -> None:
+        self._target, self._project, self._program = target, project, find_uv()
+        self._sources: list[str] = []
+        self._scratch = scratch
+        # setuptools would build in the source's own `build`, and ship what lies there from modules long deleted
+        self._build = scratch / "build.cfg"
+        self._build.write_text(f"[build]\nbuild_base = {scratch}\n[egg_info]\negg_base = {scratch}\n")
+
+    def resolve(self, requirements: Path) -> list[Package]:
+        compile_ = ("compile", str(requirements), "--no-header")
+        lock = self._run(*compile_, "--no-deps", "--format", "pylock.toml")
+        for name in source_names(lock):
+            # uv's cache would not notice a changed module: a source is built anew every time
+            self._sources += ["--no-binary", name, "--refresh-package", name]
+        return parse(self._run(*compile_, "--annotation-style", "split", "--only-binary", ":all:"))
+
+    def install(self, packages: Iterable[Package], directory: Path) -> None:
+        directory.mkdir()
+        listed = self._scratch / "wanted.txt"
+        listed.write_text("".join(f"{package.line}\n" for package in packages))
+        self._run("install", "--no-deps", "--only-binary", ":all:", "--target", str(directory), "-r", str(listed))
+
+    def _run(self, *words: str) -> str:
+        machine = ("--python-version", self._target.python, "--python-platform", self._target.platform)
+        command = [self._program, "pip", *words, *machine, "--python", sys.executable, "--quiet", *self._sources]
+        environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", "DIST_EXTRA_CONFIG": str(self._build)}
+        done = subprocess.run(command, cwd=self._project, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ReleaseError(explain(done.stderr, self._target))
+        return done.stdout
+
+
+def find_uv() -> str:
+    """Return the path of uv.
+
+    Raises:
+        ReleaseError: it is not installed.
+    """
+    try:
+        from uv import find_uv_bin
+
+        return str(find_uv_bin())
+    except (ImportError, FileNotFoundError):  # installed in another way, or not at all
+        if program := shutil.which("uv"):
+            return program
+    raise ReleaseError('a release is built with uv, which is not here: pip install "celery-flame-ec2[release]"')
+
+
+def source_names(lock: str) -> list[str]:
+    """Return the names of the packages a pylock.toml takes from a directory, a repository or a source archive."""
+    blocks = lock.split("[[packages]]")[1:]
+    names = (
+        re.search(r'^name = "([^"]+)"', block, re.MULTILINE)
+        for block in blocks
+        if re.search(r"^(directory|vcs|archive(?!.*\.whl\b)) = ", block, re.MULTILINE)
+    )
+    return [name[1] for name in names if name]
+
+
+def parse(text: str) -> list[Package]:
+    """Read what `uv pip compile --annotation-style split` prints. Pure."""
+    packages: list[tuple[str, set[str]]] = []
+    for line in filter(None, map(str.strip, text.splitlines())):
+        if not line.startswith("#"):
+            packages.append((line.removeprefix("-e "), set()))
+        elif packages and (reason := re.sub(r"^#\s*(via\b)?\s*", "", line)) and not reason.startswith("-c "):
+            packages[-1][1].add(reason)
+    return [
+        Package(line=line, name=name[1] if (name := _NAMED.match(line)) else None, wanted_by=frozenset(wanted_by))
+        for line, wanted_by in packages
+    ]
+
+
+def explain(stderr: str, target: Target) -> str:
+    """Return in one line what stopped uv. Pure."""
+    if match := _NO_WHEEL.search(" ".join(stderr.split())):
+        package = next(filter(None, match.groups()))
+        return (
+            f"{package} has no wheel for {target}, and a release takes nothing else from an index: "
+            "choose a version that has one, another --platform or --python, or list its source by path"
+        )
+    told = re.split(r"\n\s*(?:hint:|For more information|\[possible values)", stderr)[0]
+    words = re.sub(r"\s*(?:cause:|[╰├]─▶|error:|\u00d7)\s*", " ", told).split()
+    return f"uv cannot gather the dependencies for {target}: {' '.join(words) or 'it said nothing'}"
