@@ -107,7 +107,8 @@ def _drop(connection: Any) -> None:
 
 def _cause(exc: BaseException, connection: Any) -> str:
     root = exc.__cause__ if isinstance(exc, OperationalError) and exc.__cause__ else exc
-    text = f"{type(root).__name__}: {root}" if str(root) else f"{type(root).__name__}"
+    silence = "no answer in time" if isinstance(root, TimeoutError) else "no reason given"
+    text = f"{type(root).__name__}: {str(root) or silence}"
     for secret in _passwords(connection):
         text = text.replace(secret, "**")
     return text
@@ -136,20 +137,15 @@ def _before(deadline: float, queues: Sequence[str]) -> Iterator[str]:
 
 
 def _redis(channel: Any, queues: Sequence[str]) -> Measurement:
-    import redis
-
-    keys = [[channel._q_for_pri(queue, priority) for priority in channel.priority_steps] for queue in queues]
-    # kombu's prefixing client differs between its releases in what it prefixes
-    prefix = channel.global_keyprefix
-    with redis.Redis(connection_pool=channel.pool).pipeline(transaction=False) as pipe:
-        for key in (key for steps in keys for key in steps):
-            pipe.llen(prefix + key)
-        pipe.hlen(prefix + channel.unacked_key)
+    steps = channel.priority_steps
+    with channel.client.pipeline(transaction=False) as pipe:
+        for queue in queues:
+            for priority in steps:
+                pipe.llen(channel._q_for_pri(queue, priority))
+        pipe.hlen(channel.unacked_key)
         *lengths, unacked = pipe.execute()
-    answers = iter(lengths)
-    depths = {
-        queue: Depth(waiting=sum(next(answers) for _ in steps)) for queue, steps in zip(queues, keys, strict=True)
-    }
+    per_queue = (sum(lengths[at : at + len(steps)]) for at in range(0, len(lengths), len(steps)))
+    depths = {queue: Depth(waiting=waiting) for queue, waiting in zip(queues, per_queue, strict=True)}
     return Measurement(depths=depths, unacked=unacked)
 
 
@@ -192,8 +188,7 @@ def _sqs(channel: Any, queue: str) -> Depth:
     client = channel.sqs(queue=channel.canonical_queue_name(queue))
     try:
         answer = client.get_queue_attributes(QueueUrl=url, AttributeNames=list(_SQS_COUNTS))
-    except client.exceptions.QueueDoesNotExist:
-        channel._queue_cache.pop(channel.canonical_queue_name(queue), None)
+    except client.exceptions.QueueDoesNotExist:  # deleted since; made again it has the same URL
         return Depth(waiting=0)
     visible, in_flight, delayed = (int(answer["Attributes"][name]) for name in _SQS_COUNTS)
     return Depth(waiting=visible, held=in_flight, delayed=delayed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from typing import Any
 import boto3
 import pytest
 import redis
-from amqp.exceptions import NotFound
+from amqp.exceptions import NotFound  # type: ignore[import-untyped]
 from celery import Celery
-from kombu import Queue
+from kombu.entity import Queue
 from sqlalchemy import create_engine, text
 
 from celery_flame_ec2.errors import DemandUnknown
@@ -55,21 +56,16 @@ def send(app: Celery, queue: str, count: int = 1, **options: Any) -> None:
 
 def must_return(call: Callable[[], object]) -> BaseException | None:
     """Run `call` beside us and return what it raised; fail if it does not come back."""
-    raised: list[BaseException | None] = []
+    answer: Future[object] = Future()
 
     def run() -> None:
         try:
-            call()
-        except BaseException as exc:
-            raised.append(exc)
-        else:
-            raised.append(None)
+            answer.set_result(call())
+        except Exception as exc:  # noqa: BLE001 - handed to the caller
+            answer.set_exception(exc)
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    assert not thread.is_alive(), "hangs on a silent broker"
-    return raised[0]
+    threading.Thread(target=run, daemon=True).start()
+    return answer.exception(PATIENCE)
 
 
 # -- what every broker must do ---------------------------------------------------------------------------------------
@@ -367,6 +363,16 @@ def test_a_broker_that_falls_silent_is_unknown_in_bounded_time_and_read_again_on
             for _ in ("while connected", "while it cannot connect"):
                 assert isinstance(must_return(lambda: measure(connection, [queue])), DemandUnknown)
         assert measure(connection, [queue]).depths[queue].waiting == 2
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_question(server: Server, unique_name: Name) -> None:
+    app, full, empty = on(server), unique_name("full"), unique_name("empty")
+    send(app, full, 2)
+    with watched(app) as connection:
+        wait_until(lambda: measure(connection, [full]).depths[full].waiting == 2, what="two messages waiting")
+        with server.paused():
+            assert isinstance(must_return(lambda: measure(connection, [full])), DemandUnknown)
+        assert measure(connection, [empty]).depths[empty].waiting == 0
 
 
 def test_a_broker_silent_from_the_start_is_unknown_in_bounded_time(server: Server) -> None:

@@ -34,7 +34,8 @@ class Indiscreet(virtual.Transport):
     """A transport whose errors quote the password."""
 
     def establish_connection(self) -> Any:
-        raise RuntimeError(f"no entry for {self.client.userid} with {self.client.password}")  # type: ignore[attr-defined]
+        client: Any = self.client
+        raise RuntimeError(f"no entry for {client.userid} with {client.password}")
 
 
 def application(url: str = "memory://", **options: Any) -> Celery:
