@@ -1,0 +1,99 @@
+"""How is AWS asked, and what becomes of its errors?"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BackendError
+from .refusals import refusal
+
+if TYPE_CHECKING:
+    from boto3.session import Session
+    from mypy_boto3_ec2 import EC2Client
+
+CONNECT_TIMEOUT = 3.0  #: seconds
+READ_TIMEOUT = 15.0  #: seconds; a listing by tag of a large account takes half of it
+LAUNCH_READ_TIMEOUT = 20.0  #: seconds
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where a pool's instances live. `endpoint` is None for the region's own."""
+
+    region: str
+    endpoint: str | None = None
+
+
+class Clients:
+    """Connections to AWS, each made when it is first used: boto3 is slow to import and slow to start."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._made: dict[tuple[str, Place], Any] = {}
+
+    def region(self) -> str | None:
+        """Return the region that environment or configuration files name."""
+        return self._opened().region_name
+
+    def launching(self, place: Place) -> EC2Client:
+        """Return a client that sends each request once: EC2's capacity errors look to the SDK like server faults."""
+        client: EC2Client = self._client("ec2", place, attempts=1, read_timeout=LAUNCH_READ_TIMEOUT)
+        return client
+
+    def ec2(self, place: Place) -> EC2Client:
+        """Return a client for what may be sent again: describing and terminating."""
+        client: EC2Client = self._client("ec2", place, attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
+        return client
+
+    def ssm(self, place: Place) -> Any:
+        """Return a client for parameters in the same region."""
+        return self._client("ssm", Place(region=place.region), attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
+
+    def close(self) -> None:
+        """Close every connection."""
+        for client in self._made.values():
+            client.close()
+        self._made.clear()
+
+    def _client(self, service: str, place: Place, *, attempts: int, read_timeout: float) -> Any:
+        key = (f"{service} {attempts}", place)
+        if key not in self._made:
+            self._made[key] = self._make(service, place, attempts, read_timeout)
+        return self._made[key]
+
+    def _make(self, service: str, place: Place, attempts: int, read_timeout: float) -> Any:
+        from botocore.config import Config
+
+        config = Config(
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=read_timeout,
+            retries={"total_max_attempts": attempts, "mode": "standard"},
+            user_agent_extra="celery-flame-ec2",
+        )
+        make: Any = self._opened().client
+        try:
+            return make(service, region_name=place.region, endpoint_url=place.endpoint, config=config)
+        except ValueError as exc:  # also how botocore refuses an endpoint or a region
+            raise BackendError(f"no {service} client for region {place.region!r}: {exc}") from exc
+
+    def _opened(self) -> Session:
+        if self._session is None:
+            import boto3.session
+
+            self._session = boto3.session.Session()
+        return self._session
+
+
+@contextlib.contextmanager
+def asking(action: str) -> Iterator[None]:
+    """Turn what the SDK raises while it does `action` (such as "ec2:RunInstances") into one line of ours."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (BotoCoreError, ClientError) as exc:
+        raise BackendError(str(refusal(exc, action))) from exc

@@ -1,0 +1,74 @@
+"""What does AWS know of a template, an image, a type? Each answer is one call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from ...errors import BackendError
+from .clients import asking
+from .recipe import Template
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+RESOLVE = "resolve:ssm:"
+
+
+def template(client: EC2Client, template_id: str, version: str) -> Template:
+    """Return one version of a launch template; its number, so that a launch sent twice means the same one.
+
+    Raises:
+        BackendError: there is no such template or version, or EC2 does not say.
+    """
+    with asking("ec2:DescribeLaunchTemplateVersions"):
+        answer = client.describe_launch_template_versions(LaunchTemplateId=template_id, Versions=[version])
+    for found in answer.get("LaunchTemplateVersions", ()):
+        data: Any = found.get("LaunchTemplateData", {})
+        return Template(id=template_id, version=str(found.get("VersionNumber", version)), data=data)
+    raise BackendError(
+        f"launch template {template_id} has no version {version}; check options 'launch_template_id' and "
+        "'launch_template_version'"
+    )
+
+
+def image_id(ssm: Any, image: str) -> str:
+    """Return the id of an image that is named by "resolve:ssm:/path", with a version or label after another colon.
+
+    Raises:
+        BackendError: the parameter cannot be read, or holds no image.
+    """
+    name = image.removeprefix(RESOLVE)
+    with asking("ssm:GetParameter"):
+        answer = ssm.get_parameter(Name=name)
+    value = str(answer["Parameter"]["Value"]).strip()
+    if not value.startswith("ami-"):
+        raise BackendError(f"parameter {name!r} does not hold an image's id; check option 'image_id'")
+    return value
+
+
+def root_device(client: EC2Client, image: str) -> str | None:
+    """Return what an image calls its root disk, or None where that is not a volume.
+
+    Raises:
+        BackendError: there is no such image, or EC2 does not say.
+    """
+    with asking("ec2:DescribeImages"):
+        answer = client.describe_images(ImageIds=[image])
+    for found in answer.get("Images", ()):
+        return None if found.get("RootDeviceType") == "instance-store" else found.get("RootDeviceName")
+    raise BackendError(f"there is no image {image} in this region; check options 'image_id' and 'region'")
+
+
+def vcpus(client: EC2Client, types: Collection[str]) -> int:
+    """Return the number of vCPUs of the smallest of these types.
+
+    Raises:
+        BackendError: EC2 does not say.
+    """
+    with asking("ec2:DescribeInstanceTypes"):
+        answer: Any = client.describe_instance_types(InstanceTypes=sorted(types))  # type: ignore[arg-type]
+    counts = [found.get("VCpuInfo", {}).get("DefaultVCpus", 0) for found in answer.get("InstanceTypes", ())]
+    if not counts or min(counts) < 1:
+        raise BackendError(f"EC2 does not say how many vCPUs {', '.join(sorted(types))} have; set 'max_concurrency'")
+    return int(min(counts))

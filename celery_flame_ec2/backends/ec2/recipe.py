@@ -1,0 +1,160 @@
+"""What are the instances of a pool made of? Pure: options, template and metadata in, a recipe out."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ...config import Ec2Options, RootVolume
+from ...errors import BackendError
+from ...imds import Identity
+
+#: Where nobody names a type: neither user, template nor metadata.
+SMALLEST_TYPE = "t3.nano"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Template:
+    """One version of a launch template; `data` is what EC2 describes as LaunchTemplateData."""
+
+    id: str
+    version: str
+    data: Mapping[str, Any]
+
+    @property
+    def interfaces(self) -> tuple[Mapping[str, Any], ...]:
+        """Return its network interfaces, the primary one first."""
+        interfaces = self.data.get("NetworkInterfaces") or ()
+        return tuple(sorted(interfaces, key=lambda interface: int(interface.get("DeviceIndex") or 0)))
+
+    @property
+    def has_subnet(self) -> bool:
+        """Return whether its instances know their subnet (a template can say it in an interface only)."""
+        return bool(self.interfaces and {"SubnetId", "NetworkInterfaceId"} & self.interfaces[0].keys())
+
+    @property
+    def has_security_groups(self) -> bool:
+        """Return whether its instances know their security groups, wherever it says them."""
+        in_interface = bool(self.interfaces and {"Groups", "NetworkInterfaceId"} & self.interfaces[0].keys())
+        return in_interface or self.has_groups_of_its_own
+
+    @property
+    def has_groups_of_its_own(self) -> bool:
+        """Return whether it says security groups outside a network interface."""
+        return bool(self.data.get("SecurityGroupIds") or self.data.get("SecurityGroups"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """Everything of a launch that is the same for all of a pool's instances.
+
+    None and () are not sent: the launch template says it, or EC2's own default holds. `image` is what the instances
+    boot, also where the template says so; `root_device` names the image's root disk where that is to be shaped.
+    """
+
+    image: str
+    template: Template | None = None
+    image_id: str | None = None
+    root_device: str | None = None
+    root_volume: RootVolume | None = None
+    markets: tuple[str | None, ...] = (None,)
+    instance_types: tuple[str | None, ...] = (None,)
+    subnet_ids: tuple[str | None, ...] = (None,)
+    security_group_ids: tuple[str, ...] = ()
+    associate_public_ip: bool | None = None
+    iam_instance_profile: str | None = None
+    key_name: str | None = None
+
+    @property
+    def shapes_root(self) -> bool:
+        """Return whether the request says anything of the root disk: it does unless only the template did."""
+        has_disks = bool(self.template and self.template.data.get("BlockDeviceMappings"))
+        return self.root_volume is not None or not has_disks
+
+    @property
+    def known_types(self) -> tuple[str, ...]:
+        """Return the types the instances may be of, the template's included."""
+        of_template = self.template.data.get("InstanceType") if self.template else None
+        return tuple(name for name in (kind or of_template for kind in self.instance_types) if name)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rung:
+    """One thing to ask EC2 for. None: as the template says, or as EC2 does by itself."""
+
+    market: str | None
+    instance_type: str | None
+    subnet_id: str | None
+
+    def __str__(self) -> str:
+        return " ".join(filter(None, (self.market, self.instance_type, self.subnet_id))) or "as the template says"
+
+
+def recipe(options: Ec2Options, template: Template | None, identity: Identity | None) -> Recipe:
+    """Say what the instances are made of: the user's word first, then the template's, then this instance's own.
+
+    Raises:
+        BackendError: options and template cannot go together.
+    """
+    data = template.data if template else {}
+    image_id = options.image_id or _missing(data, "ImageId", identity.image_id if identity else None)
+    profile = identity.instance_profile_arn if identity else None
+    _check(options, template)
+    return Recipe(
+        template=template,
+        image=_image(image_id, template),
+        image_id=image_id,
+        root_volume=options.root_volume,
+        markets=_markets(options.market, data),
+        instance_types=options.instance_type or (_type(data, identity),),
+        subnet_ids=options.subnet_id or (_subnet(template, identity),),
+        security_group_ids=options.security_group_id or _security_groups(template, identity),
+        associate_public_ip=options.associate_public_ip,
+        iam_instance_profile=options.iam_instance_profile or _missing(data, "IamInstanceProfile", profile),
+        key_name=options.key_name,
+    )
+
+
+def rungs(made: Recipe) -> Iterator[Rung]:
+    """Give what to ask for, best first: by market, then by type, then by subnet, each in the user's order."""
+    for market, instance_type, subnet_id in itertools.product(made.markets, made.instance_types, made.subnet_ids):
+        yield Rung(market=market, instance_type=instance_type, subnet_id=subnet_id)
+
+
+def _missing(data: Mapping[str, Any], name: str, value: str | None) -> str | None:
+    return None if data.get(name) else value
+
+
+def _markets(wanted: tuple[str, ...], data: Mapping[str, Any]) -> tuple[str | None, ...]:
+    # On-demand alone is also what a user gets who never spoke of markets: then the template's word holds.
+    return (None,) if data.get("InstanceMarketOptions") and wanted == ("on-demand",) else wanted
+
+
+def _type(data: Mapping[str, Any], identity: Identity | None) -> str | None:
+    return _missing(data, "InstanceType", identity.instance_type if identity else SMALLEST_TYPE)
+
+
+def _subnet(template: Template | None, identity: Identity | None) -> str | None:
+    return None if identity is None or (template and template.has_subnet) else identity.subnet_id
+
+
+def _security_groups(template: Template | None, identity: Identity | None) -> tuple[str, ...]:
+    return () if identity is None or (template and template.has_security_groups) else identity.security_group_ids
+
+
+def _image(image_id: str | None, template: Template | None) -> str:
+    image = image_id or (template.data.get("ImageId") if template else None)
+    if not image:
+        where = f"launch template {template.id} version {template.version} names" if template else "the options name"
+        raise BackendError(f"{where} no image; give option 'image_id'")
+    return str(image)
+
+
+def _check(options: Ec2Options, template: Template | None) -> None:
+    if template and options.associate_public_ip is not None and template.has_groups_of_its_own:
+        raise BackendError(
+            f"launch template {template.id} has security groups outside a network interface, and EC2 refuses "
+            "option 'associate_public_ip' beside them; move them into a network interface of the template"
+        )

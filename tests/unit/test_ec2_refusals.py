@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+    ProfileNotFound,
+    ReadTimeoutError,
+)
+
+from celery_flame_ec2.backends.ec2.refusals import MEANINGS, Meaning, Refusal, refusal
+
+ACTION = "ec2:RunInstances"
+
+
+def client_error(code: str, message: str = "", status: int = 400) -> ClientError:
+    response = {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "RunInstances")  # type: ignore[arg-type]
+
+
+def read(code: str, message: str = "", status: int = 400) -> Refusal:
+    return refusal(client_error(code, message, status), ACTION)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "meaning"),
+    [
+        ("InsufficientInstanceCapacity", 500, Meaning.CAPACITY),
+        ("Unsupported", 400, Meaning.CAPACITY),
+        ("SpotMaxPriceTooLow", 400, Meaning.CAPACITY),
+        ("InsufficientFreeAddressesInSubnet", 400, Meaning.SUBNET),
+        ("VcpuLimitExceeded", 400, Meaning.QUOTA),
+        ("MaxSpotInstanceCountExceeded", 400, Meaning.QUOTA),
+        ("RequestLimitExceeded", 503, Meaning.THROTTLED),
+        ("InternalError", 500, Meaning.UNCLEAR),
+        ("Unavailable", 503, Meaning.UNCLEAR),
+        ("500", 500, Meaning.UNCLEAR),
+        ("", 502, Meaning.UNCLEAR),
+        ("SomethingNew", 500, Meaning.UNCLEAR),
+        ("SomethingNew", 400, Meaning.FATAL),
+        ("AuthFailure", 401, Meaning.CREDENTIALS),
+        ("RequestExpired", 400, Meaning.CREDENTIALS),
+        ("IdempotentParameterMismatch", 400, Meaning.TOKEN),
+        ("InvalidInstanceID.NotFound", 400, Meaning.GONE),
+        ("UnauthorizedOperation", 403, Meaning.FATAL),
+        ("InvalidAMIID.NotFound", 400, Meaning.FATAL),
+        ("UnsupportedOperation", 400, Meaning.FATAL),
+        ("403", 403, Meaning.FATAL),
+    ],
+)
+def test_a_code_has_one_meaning(code: str, status: int, meaning: Meaning) -> None:
+    assert read(code, status=status).meaning is meaning
+
+
+def test_no_code_has_two_meanings() -> None:
+    codes = [code for group, _ in MEANINGS for code in group]
+    assert len(codes) == len(set(codes))
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ReadTimeoutError(endpoint_url="http://127.0.0.1:9"),
+        ConnectTimeoutError(endpoint_url="http://127.0.0.1:9"),
+        EndpointConnectionError(endpoint_url="http://127.0.0.1:9"),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+def test_a_lost_connection_is_unclear_and_not_a_refusal(exc: Exception) -> None:
+    answer = refusal(exc, ACTION)
+    assert answer.meaning is Meaning.UNCLEAR
+    assert "no answer" in str(answer)
+
+
+def test_missing_credentials_are_named_with_the_remedy() -> None:
+    words = str(refusal(NoCredentialsError(), ACTION))
+    assert words.startswith("ec2:RunInstances: no AWS credentials")
+    assert "AWS_ACCESS_KEY_ID" in words
+    assert "instance profile" in words
+
+
+def test_wrong_keys_are_named_with_the_remedy() -> None:
+    words = str(read("AuthFailure", "AWS was not able to validate the provided access credentials", 401))
+    assert "AuthFailure" in words
+    assert "AWS_ACCESS_KEY_ID" in words
+
+
+def test_a_missing_permission_names_the_action_and_drops_what_only_aws_can_read() -> None:
+    message = "You are not authorized.\nEncoded authorization failure message: " + "Xy" * 500
+    words = str(read("UnauthorizedOperation", message, 403))
+    assert words == (
+        "ec2:RunInstances: UnauthorizedOperation: You are not authorized; "
+        "allow ec2:RunInstances in the IAM policy of whoever launches"
+    )
+
+
+def test_a_refused_parameter_is_told_without_its_value() -> None:
+    words = str(refusal(ParamValidationError(report="Invalid type for parameter UserData, value: hunter2"), ACTION))
+    assert "ParamValidationError" in words
+    assert "hunter2" not in words
+
+
+def test_an_unknown_profile_is_told_as_the_sdk_tells_it() -> None:
+    answer = refusal(ProfileNotFound(profile="prod"), ACTION)
+    assert answer.meaning is Meaning.FATAL
+    assert "prod" in str(answer)
+
+
+@pytest.mark.parametrize("code", ["InvalidAMIID.NotFound", "InvalidSubnetID.NotFound", "InvalidGroup.NotFound"])
+def test_a_refused_option_is_named(code: str) -> None:
+    assert "check option '" in str(read(code, "it does not exist"))
+
+
+@pytest.mark.parametrize("meaning", Meaning)
+def test_every_meaning_has_a_remedy(meaning: Meaning) -> None:
+    assert Refusal(meaning=meaning, action=ACTION, code="X", message="").remedy
+
+
+def test_what_aws_says_becomes_one_line_of_bounded_length() -> None:
+    words = str(read("InvalidParameterValue", "first\nsecond " * 200))
+    assert "\n" not in words
+    assert len(words) < 600
