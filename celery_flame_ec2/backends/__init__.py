@@ -11,6 +11,7 @@ from celery import Celery
 
 from ..app_path import import_path
 from ..config import Settings
+from ..errors import BackendError
 from .base import Backend
 
 
@@ -26,6 +27,9 @@ def open_backend(app: Celery, settings: Settings) -> Backend:
         return Ec2Backend(settings, environ=os.environ)
     from .local import LocalBackend
 
+    path = import_path(app)
+    if path is None:
+        raise BackendError("no new process could import this app: it must be a module's attribute, as `celery -A` wants")
     directory = Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}"
-    command = [sys.executable, "-m", "celery", "-A", import_path(app), "flame", "child"]
+    command = [sys.executable, "-m", "celery", "-A", path, "flame", "child"]
     return LocalBackend(settings, command=command, directory=directory, environ=os.environ)
