@@ -59,13 +59,13 @@ class Ec2Backend(Backend):
             place, order = self._order(letter, pool, count)
             client = self._clients.launching(place)
         except FlameError as exc:  # nothing was asked for yet
-            raise LaunchError(f"pool {pool.name!r}: {exc}") from exc
+            raise LaunchError(str(exc)) from exc
         climbed = climb(client, order, self._clock)
         self._homes.update((runner.id, place) for runner in climbed.runners)
         if climbed.refusals:
             self._cookbook.forget(pool)
         if not climbed.runners:
-            raise LaunchError(f"pool {pool.name!r}: {climbed}")
+            raise LaunchError(str(climbed))
         if climbed.missing > 0:
             logger.warning("pool %s: %d of %d launched: %s", pool.name, count - climbed.missing, count, climbed)
         return tuple(climbed.runners)

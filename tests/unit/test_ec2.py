@@ -1,0 +1,491 @@
+from __future__ import annotations
+
+import functools
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from botocore.exceptions import NoCredentialsError, ReadTimeoutError
+from botocore.stub import Stubber
+
+from celery_flame_ec2.backends.ec2 import Ec2Backend
+from celery_flame_ec2.backends.ec2.clients import Clients, Place
+from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
+from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.runner import RunnerState
+
+NOW = 1_750_000_000.0
+OWNER = "shop@redis/0"
+OPTIONS: dict[str, Any] = {
+    "app": "shop",
+    "s3_bundle_url": "s3://releases/shop.tar.gz",
+    "region": "eu-west-1",
+    "image_id": "ami-00000001",
+    "subnet_id": ("subnet-00000001",),
+    "security_group_id": ("sg-00000001",),
+    "instance_type": ("c7i.large",),
+}
+LETTER = Parent(owner=OWNER, pool="video", backend="ec2", queues=("video",), concurrency=2)
+
+
+@functools.cache
+def session() -> boto3.session.Session:
+    """Return a session whose loaded models every test shares: reading EC2's takes most of a second."""
+    return boto3.session.Session("testing", "testing", region_name="eu-west-1")
+
+
+class StubbedClients(Clients):
+    """Clients that answer what a test laid down, in its order, and check each request against AWS's model."""
+
+    def __init__(self, region: str | None = "eu-west-1") -> None:
+        super().__init__()
+        self.places: list[Place] = []
+        self._region = region
+        self.stubs = {name: Stubber(self._stub(name)) for name in ("launching", "ec2", "ssm")}
+        for stub in self.stubs.values():
+            stub.activate()
+
+    def _stub(self, name: str) -> Any:
+        make: Any = session().client
+        return make("ssm" if name == "ssm" else "ec2", config=Config(retries={"total_max_attempts": 1}))
+
+    def region(self) -> str | None:
+        return self._region
+
+    def launching(self, place: Place) -> Any:
+        self.places.append(place)
+        return self.stubs["launching"].client
+
+    def ec2(self, place: Place) -> Any:
+        self.places.append(place)
+        return self.stubs["ec2"].client
+
+    def ssm(self, place: Place) -> Any:
+        return self.stubs["ssm"].client
+
+
+@pytest.fixture
+def clients() -> Iterator[StubbedClients]:
+    clients = StubbedClients()
+    yield clients
+    for stub in clients.stubs.values():
+        stub.assert_no_pending_responses()
+
+
+def backend(clients: Clients, **options: Any) -> Ec2Backend:
+    pool = PoolSettings(name="video", queues=("video",), ec2=Ec2Options(**{**OPTIONS, **options}))
+    settings = Settings(backend="ec2", owner=OWNER, pools=(pool,))
+    return Ec2Backend(settings, environ={"AWS_EC2_METADATA_DISABLED": "true"}, clock=lambda: NOW, clients=clients)
+
+
+def instance(number: int, **changes: Any) -> dict[str, Any]:
+    tags = {"flame:owner": OWNER, "flame:pool": "video", "flame:deadline": "1750009999", "flame:warm": "false"}
+    plain = {
+        "InstanceId": f"i-{number:08x}",
+        "State": {"Code": 16, "Name": "running"},
+        "LaunchTime": datetime.fromtimestamp(NOW, timezone.utc),
+        "InstanceType": "c7i.large",
+        "Tags": [{"Key": key, "Value": value} for key, value in tags.items()],
+    }
+    return plain | changes
+
+
+def image_is_known(clients: StubbedClients, image: str = "ami-00000001") -> None:
+    answer = {"Images": [{"ImageId": image, "RootDeviceName": "/dev/xvda", "RootDeviceType": "ebs"}]}
+    clients.stubs["ec2"].add_response("describe_images", answer, {"ImageIds": [image]})
+
+
+class Requests:
+    """The RunInstances requests that were sent, in order."""
+
+    def __init__(self, clients: StubbedClients) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self._stub = clients.stubs["launching"]
+        self._stub.client.meta.events.register("provide-client-params.ec2.RunInstances", self._note)
+
+    def _note(self, params: dict[str, Any], **_: Any) -> None:
+        self.sent.append(dict(params))
+
+    def give(self, *numbers: int) -> None:
+        self._stub.add_response("run_instances", {"Instances": [instance(number) for number in numbers]})
+
+    def refuse(self, code: str, message: str = "no", status: int = 400) -> None:
+        self._stub.add_client_error("run_instances", code, message, status)
+
+
+@pytest.fixture
+def requests(clients: StubbedClients) -> Requests:
+    return Requests(clients)
+
+
+def test_a_launch_gives_the_runners_with_what_their_tags_will_say(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+    requests.give(1, 2)
+    runners = backend(clients).launch(LETTER, 2)
+    assert [runner.id for runner in runners] == ["i-00000001", "i-00000002"]
+    assert {runner.pool for runner in runners} == {"video"}
+    assert {runner.state for runner in runners} == {RunnerState.BOOTING}
+    assert all(runner.deadline and runner.deadline > NOW + LETTER.limits.max_lifetime for runner in runners)
+    (request,) = requests.sent
+    assert (request["MinCount"], request["MaxCount"]) == (1, 2)
+    assert request["BlockDeviceMappings"][0]["DeviceName"] == "/dev/xvda"
+
+
+def test_a_launch_of_none_asks_nothing(clients: StubbedClients, requests: Requests) -> None:
+    assert backend(clients).launch(LETTER, 0) == ()
+    assert requests.sent == []
+
+
+def test_a_second_launch_looks_nothing_up_again(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+    requests.give(1)
+    requests.give(2)
+    one = backend(clients)
+    one.launch(LETTER, 1)
+    one.launch(LETTER, 1)
+    tokens = {request["ClientToken"] for request in requests.sent}
+    assert len(tokens) == 2
+
+
+def test_a_refusal_for_want_of_capacity_goes_to_the_next_rung_with_a_token_of_its_own(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    image_is_known(clients)
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    requests.refuse("InsufficientFreeAddressesInSubnet")
+    requests.refuse("MaxSpotInstanceCountExceeded")
+    requests.give(1)
+    options = {"market": ("spot", "on-demand"), "instance_type": ("c7i.large", "c6i.large")}
+    assert len(backend(clients, **options).launch(LETTER, 1)) == 1
+    asked = [("InstanceMarketOptions" in request, request["InstanceType"]) for request in requests.sent]
+    assert asked == [(True, "c7i.large"), (True, "c6i.large"), (False, "c7i.large"), (False, "c6i.large")]
+    assert len({request["ClientToken"] for request in requests.sent}) == 4
+
+
+def test_a_partial_answer_asks_the_next_rung_for_the_rest(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+    requests.give(1, 2)
+    requests.give(3)
+    options = {"instance_type": ("c7i.large", "c6i.large")}
+    assert len(backend(clients, **options).launch(LETTER, 3)) == 3
+    assert [request["MaxCount"] for request in requests.sent] == [3, 1]
+
+
+def test_fewer_than_asked_is_told_and_is_no_error(
+    clients: StubbedClients, requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    image_is_known(clients)
+    requests.give(1)
+    requests.refuse("VcpuLimitExceeded", "You have requested more vCPU capacity than your limit")
+    options = {"instance_type": ("c7i.large", "c6i.large")}
+    assert len(backend(clients, **options).launch(LETTER, 5)) == 1
+    assert "pool video: 1 of 5 launched: ec2:RunInstances: VcpuLimitExceeded" in caplog.text
+
+
+def test_when_every_rung_is_refused_the_error_names_each_and_what_to_do(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    image_is_known(clients)
+    requests.refuse("InsufficientInstanceCapacity", "no c7i here", 500)
+    requests.refuse("VcpuLimitExceeded", "limit of 0")
+    with pytest.raises(LaunchError) as failure:
+        backend(clients, market=("spot", "on-demand")).launch(LETTER, 1)
+    assert str(failure.value) == (
+        "ec2:RunInstances: VcpuLimitExceeded: limit of 0; ask AWS for a higher quota, or lower the "
+        "pool's 'max' (asked for on-demand c7i.large subnet-00000001); before that spot c7i.large subnet-00000001: "
+        "InsufficientInstanceCapacity"
+    )
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "words"),
+    [
+        ("UnauthorizedOperation", 403, "allow ec2:RunInstances"),
+        ("AuthFailure", 401, "AWS_ACCESS_KEY_ID"),
+        ("InvalidSubnetID.NotFound", 400, "option 'subnet_id'"),
+        ("RequestLimitExceeded", 503, "later"),
+        ("IdempotentParameterMismatch", 400, "another"),
+    ],
+)
+def test_any_other_refusal_ends_the_launch_with_one_line(
+    clients: StubbedClients, requests: Requests, code: str, status: int, words: str
+) -> None:
+    image_is_known(clients)
+    requests.refuse(code, status=status)
+    with pytest.raises(LaunchError, match=words) as failure:
+        backend(clients, market=("spot", "on-demand")).launch(LETTER, 1)
+    assert code in str(failure.value)
+    assert "\n" not in str(failure.value)
+    assert len(requests.sent) == 1
+
+
+def test_an_unclear_answer_is_asked_for_again_with_the_very_same_request(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    image_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    requests.give(1)
+    assert len(backend(clients).launch(LETTER, 1)) == 1
+    first, second = requests.sent
+    assert first == second
+
+
+def test_two_unclear_answers_leave_it_unknown_and_stop_the_ladder(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    requests.refuse("Unavailable", status=503)
+    with pytest.raises(BackendError, match="may have happened") as failure:
+        backend(clients, market=("spot", "on-demand")).launch(LETTER, 3)
+    assert not isinstance(failure.value, LaunchError)
+
+
+def test_a_timed_out_answer_leaves_it_unknown(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+
+    def time_out(**_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/")
+
+    clients.stubs["launching"].client.meta.events.register("provide-client-params.ec2.RunInstances", time_out)
+    with pytest.raises(BackendError, match="may have happened") as failure:
+        backend(clients).launch(LETTER, 1)
+    assert not isinstance(failure.value, LaunchError)
+    first, second = requests.sent
+    assert first == second
+
+
+def test_without_credentials_the_error_says_so(clients: StubbedClients) -> None:
+    def no_credentials(**_: Any) -> None:
+        raise NoCredentialsError
+
+    clients.stubs["ec2"].client.meta.events.register("provide-client-params.ec2.DescribeInstances", no_credentials)
+    with pytest.raises(BackendError, match=r"no AWS credentials .*; set AWS_ACCESS_KEY_ID"):
+        backend(clients).runners()
+
+
+def test_user_data_that_is_too_large_launches_nothing(clients: StubbedClients, requests: Requests) -> None:
+    noise = "".join(chr(0x4E00 + (number * 7919) % 20000) for number in range(20000))
+    with pytest.raises(LaunchError, match="option 'env'"):
+        backend(clients, env={"NOISE": noise}).launch(LETTER, 1)
+    assert requests.sent == []
+
+
+def test_an_image_that_is_not_there_is_named(clients: StubbedClients, requests: Requests) -> None:
+    clients.stubs["ec2"].add_response("describe_images", {"Images": []}, {"ImageIds": ["ami-00000001"]})
+    with pytest.raises(LaunchError, match="there is no image ami-00000001 in this region"):
+        backend(clients).launch(LETTER, 1)
+
+
+def test_an_image_by_parameter_is_resolved_with_its_version(clients: StubbedClients, requests: Requests) -> None:
+    parameter = {"Parameter": {"Name": "/images/shop", "Value": "ami-00000077"}}
+    clients.stubs["ssm"].add_response("get_parameter", parameter, {"Name": "/images/shop:3"})
+    image_is_known(clients, "ami-00000077")
+    requests.give(1)
+    backend(clients, image_id="resolve:ssm:/images/shop:3").launch(LETTER, 1)
+    assert requests.sent[0]["ImageId"] == "ami-00000077"
+
+
+def test_a_parameter_that_cannot_be_read_is_named(clients: StubbedClients, requests: Requests) -> None:
+    clients.stubs["ssm"].add_client_error("get_parameter", "ParameterNotFound", "")
+    with pytest.raises(LaunchError, match="ssm:GetParameter: ParameterNotFound; check the parameter's name"):
+        backend(clients, image_id="resolve:ssm:/images/shop").launch(LETTER, 1)
+
+
+def test_a_template_is_described_once_and_its_own_image_is_not_sent(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    data = {"ImageId": "ami-00000002", "InstanceType": "r7i.large", "SecurityGroupIds": ["sg-00000003"]}
+    versions = [{"LaunchTemplateId": "lt-00000001", "VersionNumber": 7, "LaunchTemplateData": data}]
+    clients.stubs["ec2"].add_response(
+        "describe_launch_template_versions",
+        {"LaunchTemplateVersions": versions},
+        {"LaunchTemplateId": "lt-00000001", "Versions": ["$Default"]},
+    )
+    image_is_known(clients, "ami-00000002")
+    requests.give(1)
+    nothing = {"image_id": None, "subnet_id": (), "security_group_id": (), "instance_type": ()}
+    backend(clients, launch_template_id="lt-00000001", **nothing).launch(LETTER, 1)
+    (request,) = requests.sent
+    assert request["LaunchTemplate"] == {"LaunchTemplateId": "lt-00000001", "Version": "7"}
+    assert not {"ImageId", "InstanceType", "SubnetId", "SecurityGroupIds"} & request.keys()
+
+
+def test_metadata_that_does_not_answer_launches_nothing(clients: StubbedClients, requests: Requests) -> None:
+    with pytest.raises(LaunchError, match="option 'auto_configure': instance metadata is disabled"):
+        backend(clients, auto_configure=True).launch(LETTER, 1)
+
+
+def test_without_a_region_the_error_says_what_to_set() -> None:
+    with pytest.raises(BackendError, match="give option 'region', or set AWS_DEFAULT_REGION"):
+        backend(StubbedClients(region=None), region=None).runners()
+
+
+def test_the_users_region_goes_before_the_environments_and_the_endpoint_goes_with_it(clients: StubbedClients) -> None:
+    clients.stubs["ec2"].add_response("describe_instances", {"Reservations": []})
+    backend(clients, region="us-east-2", ec2_service_endpoint="http://127.0.0.1:1").runners()
+    assert clients.places == [Place(region="us-east-2", endpoint="http://127.0.0.1:1")]
+
+
+LISTING = {
+    "Filters": [
+        {"Name": "tag:flame:owner", "Values": [OWNER]},
+        {
+            "Name": "instance-state-name",
+            "Values": ["pending", "running", "shutting-down", "stopping", "stopped"],
+        },
+    ],
+    "MaxResults": 1000,
+}
+
+
+def test_the_listing_is_filtered_by_owner_and_state_and_follows_every_page(clients: StubbedClients) -> None:
+    first = {"Reservations": [{"Instances": [instance(1)]}, {"Instances": [instance(2)]}], "NextToken": "more"}
+    second = {"Reservations": [{"Instances": [instance(3, State={"Code": 80, "Name": "stopped"})]}]}
+    clients.stubs["ec2"].add_response("describe_instances", first, LISTING)
+    clients.stubs["ec2"].add_response("describe_instances", second, {**LISTING, "NextToken": "more"})
+    runners = backend(clients).runners()
+    assert [(runner.id[-1], runner.powered_off) for runner in runners] == [("1", False), ("2", False), ("3", True)]
+
+
+def test_a_page_that_fails_makes_the_whole_listing_unknown(clients: StubbedClients) -> None:
+    first = {"Reservations": [{"Instances": [instance(1)]}], "NextToken": "more"}
+    clients.stubs["ec2"].add_response("describe_instances", first, LISTING)
+    clients.stubs["ec2"].add_client_error("describe_instances", "RequestLimitExceeded", http_status_code=503)
+    with pytest.raises(BackendError, match="ec2:DescribeInstances: RequestLimitExceeded"):
+        backend(clients).runners()
+
+
+def test_an_instance_that_only_a_wildcard_made_ours_is_not_listed(clients: StubbedClients) -> None:
+    stranger = instance(1, Tags=[{"Key": "flame:owner", "Value": "shopping@redis/0"}])
+    clients.stubs["ec2"].add_response("describe_instances", {"Reservations": [{"Instances": [stranger]}]})
+    assert backend(clients).runners() == ()
+
+
+def test_two_regions_are_listed_and_each_runner_is_ended_where_it_lives(clients: StubbedClients) -> None:
+    pools = tuple(
+        PoolSettings(name=name, queues=(name,), ec2=Ec2Options(**{**OPTIONS, "region": region}))
+        for name, region in (("video", "eu-west-1"), ("audio", "us-east-2"))
+    )
+    both = Ec2Backend(Settings(backend="ec2", owner=OWNER, pools=pools), environ={}, clients=clients)
+    for number in (1, 2):
+        clients.stubs["ec2"].add_response("describe_instances", {"Reservations": [{"Instances": [instance(number)]}]})
+    assert [runner.id for runner in both.runners()] == ["i-00000001", "i-00000002"]
+    for number in (1, 2):
+        clients.stubs["ec2"].add_response("terminate_instances", {}, {"InstanceIds": [f"i-0000000{number}"]})
+    both.terminate(["i-00000002", "i-00000001"])
+    assert [place.region for place in clients.places] == ["eu-west-1", "us-east-2"] * 2
+
+
+def test_ending_nobody_asks_nothing(clients: StubbedClients) -> None:
+    backend(clients).terminate([])
+
+
+def test_one_bad_id_does_not_keep_the_others_alive(clients: StubbedClients) -> None:
+    stub = clients.stubs["ec2"]
+    stub.add_client_error("terminate_instances", "InvalidInstanceID.NotFound")
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-1"]})
+    stub.add_client_error("terminate_instances", "InvalidInstanceID.NotFound", expected_params={"InstanceIds": ["i-2"]})
+    stub.add_client_error("terminate_instances", "OperationNotPermitted", expected_params={"InstanceIds": ["i-3"]})
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-4"]})
+    with pytest.raises(
+        BackendError, match="i-3 may still run: ec2:TerminateInstances: OperationNotPermitted"
+    ) as failure:
+        backend(clients).terminate(["i-1", "i-2", "i-3", "i-4"])
+    assert "i-2" not in str(failure.value)
+
+
+@pytest.mark.parametrize("code", ["RequestLimitExceeded", "AuthFailure"])
+def test_a_batch_refused_for_another_reason_is_not_tried_one_by_one(clients: StubbedClients, code: str) -> None:
+    clients.stubs["ec2"].add_client_error("terminate_instances", code)
+    with pytest.raises(BackendError, match="i-1, i-2 may still run"):
+        backend(clients).terminate(["i-1", "i-2"])
+
+
+def ended(clients: StubbedClients, reason: dict[str, str]) -> None:
+    answer = {"Reservations": [{"Instances": [instance(1, StateReason=reason)]}]}
+    clients.stubs["ec2"].add_response("describe_instances", answer, {"InstanceIds": ["i-00000001"]})
+
+
+def test_last_words_are_the_reason_and_the_console(clients: StubbedClients) -> None:
+    ended(clients, {"Code": "Client.InstanceInitiatedShutdown", "Message": "Instance initiated shutdown"})
+    output = {"Output": "b25lCnR3byD/Cg=="}  # "one", then "two" and a byte that is no UTF-8
+    clients.stubs["ec2"].add_response("get_console_output", output, {"InstanceId": "i-00000001", "Latest": True})
+    assert backend(clients).last_words("i-00000001").split("\n") == [
+        "EC2: Client.InstanceInitiatedShutdown: Instance initiated shutdown",
+        "one",
+        "two \ufffd",
+    ]
+
+
+def test_last_words_do_without_the_latest_output_where_a_type_has_none(clients: StubbedClients) -> None:
+    ended(clients, {})
+    clients.stubs["ec2"].add_client_error("get_console_output", "UnsupportedOperation")
+    clients.stubs["ec2"].add_response("get_console_output", {"Output": "b25lCg=="}, {"InstanceId": "i-00000001"})
+    assert backend(clients).last_words("i-00000001") == "one"
+
+
+def test_last_words_that_cannot_be_had_are_none_and_logged(
+    clients: StubbedClients, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    clients.stubs["ec2"].add_client_error("describe_instances", "InvalidInstanceID.NotFound")
+    assert backend(clients).last_words("i-00000001") == ""
+    assert "no last words of i-00000001" in caplog.text
+
+
+def types(*counts: int) -> dict[str, Any]:
+    return {"InstanceTypes": [{"VCpuInfo": {"DefaultVCpus": count}} for count in counts]}
+
+
+def test_concurrency_is_the_users_word(clients: StubbedClients) -> None:
+    pool = PoolSettings(name="video", queues=("video",), max_concurrency=7)
+    assert backend(clients).concurrency(pool) == 7
+
+
+def test_concurrency_is_else_the_vcpus_of_the_smallest_type_asked_for_once(clients: StubbedClients) -> None:
+    image_is_known(clients)
+    names = {"InstanceTypes": ["c6i.xlarge", "c7i.large"]}
+    clients.stubs["ec2"].add_response("describe_instance_types", types(4, 2), names)
+    options = Ec2Options(**{**OPTIONS, "instance_type": ("c7i.large", "c6i.xlarge")})
+    pool = PoolSettings(name="video", queues=("video",), ec2=options)
+    one = backend(clients)
+    assert (one.concurrency(pool), one.concurrency(pool)) == (2, 2)
+
+
+def test_a_type_that_ec2_does_not_describe_is_named(clients: StubbedClients) -> None:
+    image_is_known(clients)
+    clients.stubs["ec2"].add_response("describe_instance_types", types())
+    one = backend(clients)
+    pool = PoolSettings(name="video", queues=("video",), ec2=Ec2Options(**OPTIONS))
+    with pytest.raises(BackendError, match=r"how many vCPUs c7i\.large have; set 'max_concurrency'"):
+        one.concurrency(pool)
+
+
+def test_run_instances_is_sent_once_and_everything_else_may_be_sent_again() -> None:
+    clients, place = Clients(), Place(region="eu-west-1", endpoint="http://127.0.0.1:9")
+    launching, other = clients.launching(place).meta.config, clients.ec2(place).meta.config
+    assert launching.retries["total_max_attempts"] == 1
+    assert other.retries["total_max_attempts"] > 1
+    assert launching.read_timeout <= 30
+    assert clients.ec2(place) is clients.ec2(place)
+    clients.close()
+
+
+def test_an_endpoint_that_is_none_is_told() -> None:
+    with pytest.raises(BackendError, match="no ec2 client for region 'eu-west-1'"):
+        Clients().ec2(Place(region="eu-west-1", endpoint="http://:x"))
+
+
+def test_the_backend_is_imported_and_made_without_boto3() -> None:
+    code = (
+        "import sys; from celery_flame_ec2.backends.ec2 import Ec2Backend; "
+        "from celery_flame_ec2.config import Settings; Ec2Backend(Settings(), environ={}); "
+        "sys.exit([name for name in sys.modules if name.startswith(('boto3', 'botocore'))] != [])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
