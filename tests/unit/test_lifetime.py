@@ -1,0 +1,55 @@
+"""When a runner ends, by tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from celery_flame_ec2.lifetime import BROKER_PATIENCE, Vitals, reason_to_end
+from celery_flame_ec2.runner import Limits
+
+LIMITS = Limits(idle_shutdown_after=30, boot_timeout=120, max_lifetime=3600)
+NOW = 10_000.0
+
+
+def vitals(**fields: object) -> Vitals:
+    return Vitals(**{"started_at": NOW - 600, "hello_at": NOW - 590, **fields})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("state", "reason"),
+    [
+        pytest.param(vitals(), None, id="a busy runner goes on"),
+        pytest.param(vitals(quiet_since=NOW - 29.9), None, id="not idle for long enough"),
+        pytest.param(vitals(quiet_since=NOW - 30), "idle for 30 s", id="idle"),
+        pytest.param(vitals(started_at=NOW - 3600), "it lived 3600 s (max_lifetime)", id="too old, though busy"),
+        pytest.param(vitals(told="told by SIGTERM"), "told by SIGTERM", id="told"),
+        pytest.param(vitals(hello_at=None, started_at=NOW - 119), None, id="still connecting"),
+        pytest.param(
+            vitals(hello_at=None, started_at=NOW - 120), "no broker within 120 s (boot_timeout)", id="never connected"
+        ),
+        pytest.param(vitals(disconnected_since=NOW - BROKER_PATIENCE + 1), None, id="a broker that may come back"),
+        pytest.param(vitals(disconnected_since=NOW - BROKER_PATIENCE), "no broker for 300 s", id="a lost broker"),
+        pytest.param(vitals(quiet_since=NOW - 100, disconnected_since=NOW - 5), None, id="quiet for want of a broker"),
+    ],
+)
+def test_the_reason_to_end(state: Vitals, reason: str | None) -> None:
+    ending = reason_to_end(state, LIMITS, NOW)
+    assert (ending.reason if ending else None) == reason
+
+
+def test_only_idleness_can_be_undone_by_work_that_slips_in() -> None:
+    idle = reason_to_end(vitals(quiet_since=NOW - 60), LIMITS, NOW)
+    old = reason_to_end(vitals(quiet_since=NOW - 60, started_at=NOW - 4000), LIMITS, NOW)
+    assert idle is not None
+    assert old is not None
+    assert (idle.idle, old.idle) == (True, False)
+
+
+def test_no_idle_limit_keeps_a_runner_without_work() -> None:
+    assert reason_to_end(vitals(quiet_since=NOW - 500), Limits(idle_shutdown_after=None), NOW) is None
+
+
+@pytest.mark.parametrize(("taken", "ends"), [(3, False), (4, True), (5, True)])
+def test_a_single_use_runner_ends_when_each_slot_took_a_task(taken: int, ends: bool) -> None:
+    state = vitals(taken=taken, slots=4)
+    assert (reason_to_end(state, Limits(single_use=True), NOW) is not None) == ends

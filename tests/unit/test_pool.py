@@ -1,0 +1,191 @@
+"""One round of a pool against a compute backend that is a list."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from celery_flame_ec2 import signals
+from celery_flame_ec2.backends.base import Backend
+from celery_flame_ec2.config import Settings, read_settings
+from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
+from celery_flame_ec2.pool import Pool
+from celery_flame_ec2.presence import Word
+from celery_flame_ec2.runner import Runner, RunnerState
+
+NOW = 9_000.0
+
+
+class ListBackend(Backend):
+    """Runners are entries of a list; what the next launch meets can be set."""
+
+    def __init__(self) -> None:
+        self.living: list[Runner] = []
+        self.letters: list[Parent] = []
+        self.words = ""
+        self.refusal: BackendError | None = None
+
+    def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
+        if self.refusal is not None:
+            raise self.refusal
+        self.letters.append(letter)
+        first = len(self.living)
+        fresh = [Runner(id=f"r{first + n}", pool=letter.pool, launched_at=NOW, warm=letter.warm) for n in range(count)]
+        self.living += fresh
+        return tuple(fresh)
+
+    def runners(self) -> tuple[Runner, ...]:
+        return tuple(self.living)
+
+    def terminate(self, ids: Collection[str]) -> None:
+        self.living = [runner for runner in self.living if runner.id not in ids]
+
+    def last_words(self, runner_id: str) -> str:
+        return self.words
+
+
+def settings(**options: Any) -> Settings:
+    pools = {"video": {"queues": "video", "max_concurrency": 4, **options}}
+    return read_settings({"flame_pools": pools}, app_name="p", broker_urls=("redis://h/0",), environ={})
+
+
+@pytest.fixture
+def backend() -> ListBackend:
+    return ListBackend()
+
+
+def new_pool(backend: Backend, **options: Any) -> Pool:
+    deployment = settings(**options)
+    return Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan)
+
+
+def do_round(pool: Pool, demand: Demand | Unknown, now: float = NOW) -> Plan:
+    decided = pool.decide(demand, now, listing=None, since=NOW - 1000)
+    pool.act(decided, now)
+    return decided
+
+
+@contextmanager
+def heard(signal: Any) -> Iterator[list[dict[str, Any]]]:
+    calls: list[dict[str, Any]] = []
+
+    def receiver(**kwargs: Any) -> None:
+        calls.append(kwargs)
+
+    signal.connect(receiver)
+    try:
+        yield calls
+    finally:
+        signal.disconnect(receiver)
+
+
+def up(runner_id: str, state: RunnerState = RunnerState.UP, reason: str = "") -> dict[str, Word]:
+    return {runner_id: Word(runner_id=runner_id, pool="video", owner="o", state=state, reason=reason)}
+
+
+def test_a_round_launches_what_the_plan_says_and_tells_the_application(backend: ListBackend) -> None:
+    with heard(signals.runner_launched) as launched, heard(signals.pool_grew) as grew:
+        do_round(new_pool(backend), Demand(waiting=8))
+    assert [call["runner"].id for call in launched] == ["r0", "r1"]
+    assert [(call["sender"], call["count"]) for call in grew] == [("video", 2)]
+
+
+def test_two_rounds_before_any_listing_launch_once(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=8))
+    do_round(pool, Demand(waiting=8), NOW + 1)
+    assert len(backend.living) == 2
+
+
+def test_the_runners_of_min_get_a_letter_that_keeps_them(backend: ListBackend) -> None:
+    do_round(new_pool(backend, min=1), Demand(waiting=8))
+    assert [(letter.warm, letter.limits.idle_shutdown_after) for letter in backend.letters] == [
+        (True, None),
+        (False, 30),
+    ]
+
+
+def test_a_refused_launch_is_counted_told_and_paused_after(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    backend.refusal = LaunchError("VcpuLimitExceeded: ask for more")
+    with heard(signals.launch_failed) as failed:
+        do_round(pool, Demand(waiting=1))
+    assert failed[0]["reason"] == "VcpuLimitExceeded: ask for more"
+    backend.refusal = None
+    assert do_round(pool, Demand(waiting=1), NOW + 1).held
+    assert do_round(pool, Demand(waiting=1), NOW + 6).launch == 1
+
+
+def test_a_launch_of_unknown_outcome_is_an_error_for_the_service_to_look_again(backend: ListBackend) -> None:
+    backend.refusal = BackendError("no answer")
+    with pytest.raises(BackendError, match="no answer"):
+        do_round(new_pool(backend), Demand(waiting=1))
+
+
+def test_a_runner_that_came_up_and_ended_is_told_with_its_own_reason(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    with heard(signals.runner_up) as came_up, heard(signals.runner_ended) as ended:
+        pool.look(None, up("r0"), NOW + 9, hears=True)
+        pool.look(None, up("r0", RunnerState.ENDING, "idle for 30 s"), NOW + 50, hears=True)
+        pool.look([], {}, NOW + 60, hears=True)
+    assert [(call["runner"].id, call["seconds"]) for call in came_up] == [("r0", 9.0)]
+    assert [(call["runner"].id, call["reason"]) for call in ended] == [("r0", "idle for 30 s")]
+    assert pool.roster.failures.count == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (
+            "boot\nflame: boot failed: fetch: no such bundle s3://b/x\n[ OK ] power down",
+            "fetch: no such bundle s3://b/x",
+        ),
+        ("kernel panic\n\n", "it was gone before its hello; last line: kernel panic"),
+        ("", "it was gone before its hello; last line: it left no output"),
+    ],
+)
+def test_a_runner_that_never_spoke_failed_and_its_last_words_say_why(
+    backend: ListBackend, words: str, cause: str
+) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    backend.words = words
+    with heard(signals.launch_failed) as failed:
+        pool.look([], {}, NOW + 70, hears=True)
+    assert failed[0]["reason"] == f"r0 did not come up: {cause}"
+    assert pool.roster.failures.count == 1
+
+
+def test_where_nobody_can_be_heard_silence_is_no_failure(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    backend.words = "Task proj.nap succeeded"
+    pool.look([], {}, NOW + 70, hears=False)
+    assert pool.roster.failures.count == 0
+
+
+def test_a_silent_runner_is_reaped(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    decided = do_round(pool, Demand(waiting=0), NOW + 121)
+    assert [item.runner.id for item in decided.reap] == ["r0"]
+    assert backend.living == []
+
+
+def test_an_unknown_listing_reaches_the_policy_as_unknown(backend: ListBackend) -> None:
+    seen: list[object] = []
+
+    def spy(settings: Any, demand: Any, fleet: Fleet | Unknown, now: float) -> Plan:
+        seen.append(fleet)
+        return Plan(reason="looked")
+
+    deployment = settings()
+    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=spy)
+    pool.decide(Demand(waiting=1), NOW, listing=Unknown(why="silent"), since=None)
+    assert seen == [Unknown(why="silent")]

@@ -1,0 +1,195 @@
+"""How a child ends, step by step, on a clock that the test turns."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery.worker import state
+
+from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.presence import EVENT
+from celery_flame_ec2.runner import Limits
+from celery_flame_ec2.terminator import LOOK_AGAIN, Phase, Terminator
+
+IDLE, SHUTDOWN = 30.0, 10.0
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class TaskConsumer:
+    consuming = True
+
+    def cancel(self) -> None:
+        self.consuming = False
+
+    def consume(self) -> None:
+        self.consuming = True
+
+
+class Consumer:
+    """Runs what is called soon at once, as an event loop that has nothing else to do."""
+
+    def __init__(self) -> None:
+        self.task_consumer = TaskConsumer()
+        self.event_dispatcher = self
+        self.said: list[dict[str, Any]] = []
+
+    def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
+        function(*args)
+
+    def send(self, type: str, **fields: Any) -> None:
+        assert type == EVENT
+        self.said.append(fields)
+
+
+class Request:
+    """Stands for a task the worker holds."""
+
+
+@pytest.fixture(autouse=True)
+def _worker_state() -> Iterator[None]:
+    yield
+    state.should_stop = state.should_terminate = None
+    state.reserved_requests.clear()
+    state.all_total_count[0] = 0
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def consumer() -> Consumer:
+    return Consumer()
+
+
+def terminator(clock: Clock, consumer: Consumer, hello: Path | None = None, **limits: Any) -> Terminator:
+    wanted = Limits(**{"idle_shutdown_after": IDLE, "shutdown_timeout": SHUTDOWN, **limits})
+    letter = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=2, limits=wanted)
+    watcher = Terminator(letter, "r1", hello_file=hello, clock=clock)
+    watcher.attach(consumer)
+    watcher._on_ready()
+    watcher.tick(clock.now)
+    return watcher
+
+
+def hold() -> Request:
+    request = Request()
+    state.reserved_requests.add(request)
+    return request
+
+
+def at(watcher: Terminator, clock: Clock, seconds: float) -> None:
+    clock.now += seconds
+    watcher.tick(clock.now)
+
+
+def test_an_idle_worker_stops_consuming_looks_again_and_only_then_exits(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE)
+    assert (watcher.phase, consumer.task_consumer.consuming, state.should_stop) == (Phase.DRAINING, False, None)
+    at(watcher, clock, LOOK_AGAIN / 2)
+    assert state.should_stop is None
+    at(watcher, clock, LOOK_AGAIN)
+    assert (watcher.phase, state.should_stop) == (Phase.STOPPED, 0)
+
+
+def test_a_task_that_slips_in_keeps_an_idle_runner(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE)
+    request = hold()
+    at(watcher, clock, LOOK_AGAIN)
+    assert (watcher.phase, watcher.ending, consumer.task_consumer.consuming) == (Phase.WORKING, None, True)
+    state.reserved_requests.discard(request)
+    at(watcher, clock, 1)
+    at(watcher, clock, IDLE - 1)
+    assert watcher.phase is Phase.WORKING
+
+
+def test_the_idle_clock_starts_again_with_every_task_that_ran_between_two_looks(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE - 1)
+    state.all_total_count[0] += 1
+    at(watcher, clock, 2)
+    assert watcher.phase is Phase.WORKING
+
+
+def test_a_runner_that_is_too_old_finishes_what_it_holds(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    request = hold()
+    at(watcher, clock, 100)
+    at(watcher, clock, 1)
+    assert (watcher.phase, consumer.task_consumer.consuming) == (Phase.DRAINING, False)
+    state.reserved_requests.discard(request)
+    at(watcher, clock, 1)
+    assert (state.should_stop, state.should_terminate) == (0, None)
+
+
+def test_a_drain_gives_up_after_shutdown_timeout(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    request = hold()
+    at(watcher, clock, 100)
+    at(watcher, clock, SHUTDOWN - 1)
+    assert state.should_terminate is None
+    at(watcher, clock, 1)
+    assert state.should_terminate == 0
+    assert weakref.ref(request)() is not None
+
+
+def test_a_reconnect_during_the_drain_stops_consuming_again(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    request = hold()
+    at(watcher, clock, 100)
+    watcher.detach()
+    fresh = Consumer()
+    watcher.attach(fresh)
+    at(watcher, clock, 1)
+    assert not fresh.task_consumer.consuming
+    assert request in state.reserved_requests
+
+
+def test_a_worker_that_never_connects_ends(clock: Clock) -> None:
+    letter = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=2, limits=Limits(boot_timeout=60))
+    watcher = Terminator(letter, "r1", clock=clock)
+    at(watcher, clock, 59)
+    assert watcher.phase is Phase.WORKING
+    at(watcher, clock, 1)
+    at(watcher, clock, 1)
+    assert state.should_stop == 0
+
+
+def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_for(
+    clock: Clock, consumer: Consumer, tmp_path: Path
+) -> None:
+    hello = tmp_path / "hello"
+    terminator(clock, consumer, hello)
+    assert hello.exists()
+    assert consumer.said[0] == {"runner": "r1", "pool": "p", "owner": "o", "state": "up", "active": 0, "reason": ""}
+
+
+def test_presence_is_repeated_and_ends_with_the_reason(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    for _ in range(8):
+        at(watcher, clock, 1)
+    assert len(consumer.said) == 5
+    at(watcher, clock, IDLE)
+    assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "idle for 38 s")
+
+
+def test_a_signal_is_the_last_word_before_the_connection_closes(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    watcher._on_told(sig="SIGTERM")
+    watcher.detach()
+    assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "told by SIGTERM")
