@@ -11,6 +11,7 @@ import re
 import secrets
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class LocalBackend(Backend):
         self._environ = dict(environ)
         self._clock = clock
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._launching = _lock_against_forks()
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         environ = self._environ | self._plain_env(letter.pool) | {LETTER_VARIABLE: letter.encode()}
@@ -71,7 +73,8 @@ class LocalBackend(Backend):
         started: list[Runner] = []
         for _ in range(count):
             try:
-                started.append(self._start(letter, environ))
+                with self._launching:
+                    started.append(self._start(letter, environ))
             except OSError as exc:
                 if not started:
                     raise LaunchError(f"cannot start {self._command[0]}: {exc}") from exc
@@ -185,6 +188,17 @@ class LocalBackend(Backend):
 
     def _log(self, runner_id: str) -> Path:
         return self._directory / f"{runner_id}.log"
+
+
+def _lock_against_forks() -> threading.Lock:
+    """Return a lock that whoever forks this process waits for.
+
+    A worker forks pool processes while the service launches on its own thread. One forked at the wrong moment would
+    hold the runner's lock as long as it lives, and the pipe on which its birth is awaited.
+    """
+    lock = threading.Lock()
+    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+    return lock
 
 
 def _living_record(path: Path) -> Record | None:
