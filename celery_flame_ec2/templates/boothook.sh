@@ -15,7 +15,8 @@ last_line() { # of what the release printed
     journalctl --sync
     journalctl --quiet --no-pager --output cat --lines 1 "_SYSTEMD_INVOCATION_ID=$INVOCATION_ID" | tr -d '\000-\037\177'
 }
-failed() {
+failed() { # the first cause is the cause; what follows from it is not said
+    mkdir "$run/said" 2>/dev/null || return 0
     step=$(cat "$run/step" 2>/dev/null)
     cause=$(cat "$run/cause" 2>/dev/null)
     printf 'flame: boot failed: %s: %s\n' "${step:-boothook}" "${cause:-$1}"
@@ -49,6 +50,7 @@ Type=oneshot
 ExecStart=/bin/sh /run/flame/report "the boothook refused"
 TimeoutStartSec=10
 StandardOutput=journal+console
+SyslogIdentifier=flame
 UNIT
 
 unit flame-deadman.timer <<'UNIT'
@@ -56,7 +58,7 @@ unit flame-deadman.timer <<'UNIT'
 Description=Does the worker say hello in time?
 DefaultDependencies=no
 [Timer]
-OnBootSec=900
+OnActiveSec=90
 AccuracySec=1
 UNIT
 
@@ -72,6 +74,7 @@ Type=oneshot
 ExecStart=/bin/sh /run/flame/report "no hello from the worker within boot_timeout"
 TimeoutStartSec=10
 StandardOutput=journal+console
+SyslogIdentifier=flame
 UNIT
 
 unit flame-lifetime.timer <<'UNIT'
@@ -94,6 +97,7 @@ Type=oneshot
 ExecStart=/bin/sh /run/flame/report lifetime
 TimeoutStartSec=10
 StandardOutput=journal+console
+SyslogIdentifier=flame
 UNIT
 
 # Waits until cloud-init is over, well or badly: by then the bootstrap has begun, or it never will.
@@ -110,6 +114,7 @@ Type=oneshot
 ExecStart=/bin/sh /run/flame/report "cloud-init is over and the bootstrap has not begun"
 TimeoutStartSec=10
 StandardOutput=journal+console
+SyslogIdentifier=flame
 UNIT
 
 unit flame-bootstrap.service <<'UNIT'

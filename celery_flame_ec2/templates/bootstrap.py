@@ -505,9 +505,9 @@ def unpack(chunks: Iterable[bytes], name: str, directory: str) -> None:
             for chunk in chunks:
                 tar.stdin.write(chunk)  # type: ignore[union-attr]
         said.seek(0)
-        words = said.read().decode("utf-8", "replace").splitlines()
+        words = said.read().decode("utf-8", "replace").split("\n")
     if tar.returncode:
-        raise Refused(f"the bundle cannot be unpacked: {'; '.join(words[:2]) or f'tar ended with {tar.returncode}'}")
+        raise Refused("the bundle cannot be unpacked: " + "; ".join(filter(None, words[:4])))
 
 
 def inside(directory: str, relative: str) -> str:
