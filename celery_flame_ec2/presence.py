@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,6 +22,8 @@ EVENT = "worker-flame"
 ROUTING_KEY = "worker.flame"
 #: Seconds between two words of a runner: presence is repeated, so a word that got lost is not missed for long.
 BEAT = 2.0
+#: Seconds that what came meanwhile may take to hear, and a wait that is over when nothing more has come.
+CATCH_UP, INSTANT = 1.0, 0.001
 
 
 class Dispatcher(Protocol):
@@ -79,17 +82,25 @@ class Presence:
         """The last word of each runner, by runner id."""
         return dict(self._words)
 
-    def listen(self, seconds: float) -> None:
-        """Hear what comes within `seconds`; returns early, never raises, when the broker is away."""
+    def listen(self, seconds: float) -> bool:
+        """Hear what comes within `seconds` and return whether anything came; never raises when the broker is away."""
         try:
             connection = self._connection or self._open()
             connection.drain_events(timeout=seconds)
         except TimeoutError:
-            return
+            return False
         except Exception as exc:  # whatever a transport raises, the next call connects anew
             logger.warning("presence is not heard: %s", type(exc).__name__)
             logger.debug("presence connection lost", exc_info=True)
             self.close()
+            return False
+        return True
+
+    def catch_up(self) -> None:
+        """Hear everything that came while nobody listened: a runner that spoke meanwhile is not a silent one."""
+        deadline = time.monotonic() + CATCH_UP
+        while self.listening_since is not None and self.listen(INSTANT) and time.monotonic() < deadline:
+            pass
 
     def forget(self, runner_ids: set[str]) -> None:
         """Drop the words of runners that are gone."""

@@ -17,7 +17,7 @@ from .config import Settings
 from .errors import BackendError, DemandUnknown, FlameError, SettingsError
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
-from .presence import Presence
+from .presence import Presence, Word
 from .queues import Measurement, has_fanout, measure, open_connection
 from .runner import Runner
 
@@ -93,7 +93,10 @@ class Service:
     def look(self) -> Mapping[str, Demand | Unknown]:
         """Measure queues and list runners; return each pool's demand by its name."""
         listed = self._list(self._clock())
-        words = self._presence.words if self._presence is not None else {}
+        words: Mapping[str, Word] = {}
+        if self._presence is not None:
+            self._presence.catch_up()
+            words = self._presence.words
         for pool in self.pools:
             mine = None if listed is None else [runner for runner in listed if runner.pool == pool.settings.name]
             pool.look(mine, words, self._clock(), hears=self.since is not None)
@@ -158,6 +161,8 @@ class Service:
             measurement = measure(self._connection, queues)
         except DemandUnknown as exc:
             self._complain("broker", exc)
+            if self._presence is not None:
+                self._presence.close()  # a broker that stands still drops no connection, and its silence says nothing
             return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
         free, demands = self._local_free(), {}
         for pool in self.pools:
