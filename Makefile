@@ -1,0 +1,54 @@
+# Every target brings what it needs: the virtual environment, and as root the Debian packages.
+# `make demo` needs neither root nor a Debian package.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python
+
+SERVERS := openssl rabbitmq-server redis-server
+GUESTS := debootstrap iproute2 systemd-container zstd
+
+.PHONY: demo test lint box bench-burst bench-queues clean
+
+demo: $(VENV)/.installed
+	$(BIN)/python -m examples.demo
+
+test: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(GUESTS) shellcheck
+	$(BIN)/python -m tests.stages $(STAGES)
+
+lint: $(VENV)/.tools
+	.ci/debian shellcheck
+	$(BIN)/tox run -e lint
+
+box: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(GUESTS)
+	$(BIN)/python -m tests.box
+
+bench-burst: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(GUESTS)
+	$(BIN)/python -m benchmarks.burst $(if $(JSON),--json $(JSON))
+
+bench-queues: $(VENV)/.tools
+	.ci/debian $(SERVERS)
+	$(BIN)/python -m benchmarks.queues $(if $(JSON),--json $(JSON))
+
+clean:
+	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.installed: setup.cfg setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "$(PYTHON) is not Python 3.10 or later: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || .ci/debian python3-venv
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments; as root: apt-get install python3-venv" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) --editable '.[redis,release]'
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.installed
+	$(UV) --editable '.[redis,release,test]' tox tox-uv
+	@touch $@

@@ -1,0 +1,133 @@
+"""What does `make test` run, and what came of it?
+
+    python -m tests.stages [STAGE...]
+
+A stage is a tox environment. This machine's own Python runs the units with every Celery; the corners of the matrix run
+where their interpreters are. With CI=true a stage that must run and could not is a failure.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+ROOT = Path(__file__).parent.parent
+REPORTS = ROOT / ".tox" / "reports"
+OWN = f"py{sys.version_info.major}{sys.version_info.minor}"
+CORNERS = tuple(f"{python}-{celery}" for python in ("py310", "py313") for celery in ("celery54", "celery57"))
+REQUIRED = (
+    "lint",
+    *(f"{OWN}-celery{version}" for version in (54, 55, 56, 57)),
+    "conformance-celery54",
+    "conformance-celery57",
+    "integration",
+    "package",
+    "box",
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """What one stage did; seconds and counts of tests."""
+
+    stage: str
+    result: str
+    seconds: float = 0.0
+    passed: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        tests = f"{self.passed} passed, {self.skipped.total()} skipped" if self.passed or self.skipped else ""
+        return f"{self.stage:<22}{self.result:<12}{self.seconds:>5.0f} s  {tests}".rstrip()
+
+
+def main(names: Sequence[str]) -> int:
+    """Run the stages and say what came of them; return the exit code."""
+    path = search_path()
+    outcomes = [
+        run(name, path) if has_interpreter(name, path) else Outcome(stage=name, result="not run")
+        for name in names or dict.fromkeys((*REQUIRED[:1], *CORNERS, *REQUIRED[1:]))
+    ]
+    print(f"\n{'=' * 20} what ran {'=' * 20}")
+    print("\n".join(line for outcome in outcomes for line in report(outcome)))
+    failures = [outcome.stage for outcome in outcomes if is_failure(outcome)]
+    print(f"failed: {', '.join(failures)}" if failures else "passed")
+    return 1 if failures else 0
+
+
+def run(name: str, path: str) -> Outcome:
+    """Run one tox environment to its end."""
+    print(f"\n{'=' * 20} {name} {'=' * 20}", flush=True)
+    junit = REPORTS / f"{name}.xml"
+    junit.unlink(missing_ok=True)
+    started = time.monotonic()
+    # a missing interpreter is a stage that did not run, not a download
+    env = {**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}
+    code = subprocess.run([sys.executable, "-m", "tox", "run", "-e", name], cwd=ROOT, env=env, check=False).returncode
+    seconds = time.monotonic() - started
+    print(f"{name}: {seconds:.0f} s", flush=True)
+    passed, skipped = read_report(junit) if junit.exists() else (0, Counter[str]())
+    return Outcome(
+        stage=name, result="FAILED" if code else "passed", seconds=seconds, passed=passed, skipped=skipped
+    )  # fmt: skip
+
+
+def read_report(junit: Path) -> tuple[int, Counter[str]]:
+    """Return how many tests passed, and how many were skipped for which reason."""
+    passed, skipped = 0, Counter[str]()
+    for case in ElementTree.parse(junit).getroot().iter("testcase"):
+        if (skip := case.find("skipped")) is not None:
+            skipped[skip.get("message", "")] += 1
+        elif case.find("failure") is None and case.find("error") is None:
+            passed += 1
+    return passed, skipped
+
+
+def report(outcome: Outcome) -> Iterator[str]:
+    """Yield the lines that say what came of a stage, and why tests are missing."""
+    yield str(outcome)
+    if outcome.result == "not run":
+        yield f"    no {interpreter(outcome.stage)} on this machine (`.venv/bin/uv python install` can bring one)"
+    for reason, count in outcome.skipped.items():
+        yield f"    {count} skipped: {reason}"
+
+
+def is_failure(outcome: Outcome) -> bool:
+    """Whether the run as a whole fails by this outcome."""
+    nothing_ran = outcome.result == "not run" or (bool(outcome.skipped) and not outcome.passed)
+    must_run = os.environ.get("CI") == "true" and outcome.stage in REQUIRED
+    return outcome.result == "FAILED" or (nothing_ran and must_run)
+
+
+def interpreter(name: str) -> str | None:
+    """Return the interpreter a stage asks for by name, as `python3.10`; None where any will do."""
+    match = re.match(r"py3(\d+)-", name)
+    return f"python3.{match[1]}" if match else None
+
+
+def has_interpreter(name: str, path: str) -> bool:
+    """Whether the interpreter a stage asks for is here."""
+    wanted = interpreter(name)
+    return wanted is None or name.startswith(f"{OWN}-") or shutil.which(wanted, path=path) is not None
+
+
+def search_path() -> str:
+    """Return PATH with every interpreter of pyenv on it, and without its shims: they fail for all but one of them."""
+    root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    ours = Path(sys.base_prefix) / "bin"
+    versions = sorted(root.glob("versions/3.*/bin"))
+    others = [Path(entry) for entry in os.environ["PATH"].split(os.pathsep) if Path(entry) != root / "shims"]
+    return os.pathsep.join(str(entry) for entry in dict.fromkeys((ours, *others, *versions)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
