@@ -7,7 +7,7 @@ import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from celery_flame_ec2.backends.ec2.recipe import Recipe, Rung, Template, recipe, rungs
+from celery_flame_ec2.backends.ec2.recipe import Recipe, RootDisk, Rung, Template, recipe, rungs
 from celery_flame_ec2.backends.ec2.request import run_instances_request
 from celery_flame_ec2.config import Ec2Options, RootVolume
 from celery_flame_ec2.errors import BackendError
@@ -151,15 +151,19 @@ def root(made: Recipe) -> Any:
 
 
 def test_the_root_disk_is_encrypted_unless_the_user_says_otherwise() -> None:
-    made = Recipe(image="ami-00000001", root_device="/dev/xvda")
-    assert root(made) == [{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "DeleteOnTermination": True}}]
-    plain = Recipe(image="ami-00000001", root_device="/dev/xvda", root_volume=RootVolume(encrypted=False))
-    assert root(plain) == [{"DeviceName": "/dev/xvda", "Ebs": {"DeleteOnTermination": True}}]
+    made = Recipe(image="ami-00000001", root_disk=RootDisk(name="/dev/xvda", size=8))
+    assert root(made) == [
+        {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "Encrypted": True, "DeleteOnTermination": True}}
+    ]
+    plain = Recipe(
+        image="ami-00000001", root_disk=RootDisk(name="/dev/xvda", size=8), root_volume=RootVolume(encrypted=False)
+    )
+    assert root(plain) == [{"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "DeleteOnTermination": True}}]
 
 
 def test_every_option_of_the_root_disk_is_sent() -> None:
     volume = RootVolume(size=40, type="gp3", iops=4000, throughput=250)
-    assert root(Recipe(image="ami-00000001", root_device="/dev/sda1", root_volume=volume)) == [
+    assert root(Recipe(image="ami-00000001", root_disk=RootDisk(name="/dev/sda1", size=8), root_volume=volume)) == [
         {
             "DeviceName": "/dev/sda1",
             "Ebs": {
@@ -175,11 +179,11 @@ def test_every_option_of_the_root_disk_is_sent() -> None:
 
 
 def test_an_image_whose_root_is_no_volume_gets_none() -> None:
-    assert root(Recipe(image="ami-00000001", root_device=None)) is None
+    assert root(Recipe(image="ami-00000001", root_disk=None)) is None
 
 
 DISKS = [
-    {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 8, "KmsKeyId": "k"}},
+    {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 20, "KmsKeyId": "k"}},
     {"DeviceName": "/dev/sdb", "Ebs": {"VolumeSize": 100}},
 ]
 
@@ -192,7 +196,9 @@ def test_a_templates_disks_are_left_alone_where_the_user_says_nothing_of_them() 
 def test_a_root_volume_of_the_users_changes_the_templates_root_and_keeps_its_other_disks() -> None:
     of_template = template(ImageId="ami-00000002", BlockDeviceMappings=DISKS)
     volume = RootVolume(size=40)
-    made = Recipe(image="ami-00000002", template=of_template, root_device="/dev/xvda", root_volume=volume)
+    made = Recipe(
+        image="ami-00000002", template=of_template, root_disk=RootDisk(name="/dev/xvda", size=8), root_volume=volume
+    )
     assert made.shapes_root
     merged = {"VolumeSize": 40, "KmsKeyId": "k", "Encrypted": True, "DeleteOnTermination": True}
     assert root(made) == [{"DeviceName": "/dev/xvda", "Ebs": merged}, DISKS[1]]

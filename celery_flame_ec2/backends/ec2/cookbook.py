@@ -79,8 +79,8 @@ class Cookbook:
         image = made.image
         if image.startswith(lookups.RESOLVE):
             image = lookups.image_id(self._clients.ssm(place), image)
-        root_device = lookups.root_device(client, image) if made.shapes_root else None
-        return dataclasses.replace(made, image_id=made.image_id and image, root_device=root_device)
+        root_disk = lookups.root_disk(client, image) if made.shapes_root else None
+        return dataclasses.replace(made, image_id=made.image_id and image, root_disk=root_disk)
 
     def _identity(self, options: Ec2Options) -> Identity:
         url, token_url = options.instance_metadata_url, options.instance_metadata_token_url

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError
 from .clients import asking
-from .recipe import Template
+from .recipe import RootDisk, Template
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -47,16 +47,20 @@ def image_id(ssm: Any, image: str) -> str:
     return value
 
 
-def root_device(client: EC2Client, image: str) -> str | None:
-    """Return what an image calls its root disk, or None where that is not a volume.
+def root_disk(client: EC2Client, image: str) -> RootDisk | None:
+    """Return the disk an image boots from, or None where that is not a volume.
 
     Raises:
         BackendError: there is no such image, or EC2 does not say.
     """
     with asking("ec2:DescribeImages"):
-        answer = client.describe_images(ImageIds=[image])
+        answer: Any = client.describe_images(ImageIds=[image])
     for found in answer.get("Images", ()):
-        return None if found.get("RootDeviceType") == "instance-store" else found.get("RootDeviceName")
+        name = found.get("RootDeviceName")
+        if not name or found.get("RootDeviceType") == "instance-store":
+            return None
+        disks = {disk.get("DeviceName"): disk.get("Ebs", {}) for disk in found.get("BlockDeviceMappings", ())}
+        return RootDisk(name=name, size=disks.get(name, {}).get("VolumeSize"))
     raise BackendError(f"there is no image {image} in this region; check options 'image_id' and 'region'")
 
 

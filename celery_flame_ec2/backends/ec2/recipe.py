@@ -47,17 +47,25 @@ class Template:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RootDisk:
+    """The disk an image boots from: its name there, and its size in GiB where the image tells."""
+
+    name: str
+    size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recipe:
     """Everything of a launch that is the same for all of a pool's instances.
 
     None and () are not sent: the launch template says it, or EC2's own default holds. `image` is what the instances
-    boot, also where the template says so; `root_device` names the image's root disk where that is to be shaped.
+    boot, also where the template says so; `root_disk` is the image's, None where nothing is to be said of it.
     """
 
     image: str
     template: Template | None = None
     image_id: str | None = None
-    root_device: str | None = None
+    root_disk: RootDisk | None = None
     root_volume: RootVolume | None = None
     markets: tuple[str | None, ...] = (None,)
     instance_types: tuple[str | None, ...] = (None,)

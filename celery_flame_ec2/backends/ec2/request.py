@@ -71,13 +71,13 @@ def _network(made: Recipe, rung: Rung) -> dict[str, Any]:
 
 
 def _disks(made: Recipe) -> list[dict[str, Any]] | None:
-    if made.root_device is None:
+    if made.root_disk is None:
         return None
     of_template = (made.template.data.get("BlockDeviceMappings") if made.template else None) or ()
     disks = {str(disk.get("DeviceName")): dict(disk) for disk in of_template}
-    root = disks.pop(made.root_device, {})
-    ebs = {**root.get("Ebs", {}), **_ebs(made.root_volume or RootVolume())}
-    return [{"DeviceName": made.root_device, "Ebs": ebs}, *disks.values()]
+    root = disks.pop(made.root_disk.name, {})
+    ebs = {"VolumeSize": made.root_disk.size, **root.get("Ebs", {}), **_ebs(made.root_volume or RootVolume())}
+    return [{"DeviceName": made.root_disk.name, "Ebs": _said(ebs)}, *disks.values()]
 
 
 def _ebs(volume: RootVolume) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _ebs(volume: RootVolume) -> dict[str, Any]:
         "Iops": volume.iops,
         "Throughput": volume.throughput,
         "Encrypted": volume.encrypted or None,  # false would only be refused for an encrypted image
-        "DeleteOnTermination": True,
+        "DeleteOnTermination": True,  # an image may say otherwise, and then every runner leaves its disk behind
     }
     return _said(ebs)
 
