@@ -12,7 +12,7 @@ GUESTS := debootstrap iproute2 systemd-container zstd
 .PHONY: demo test lint box bench-burst bench-queues clean
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m examples.demo
+	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tools
 	.ci/debian $(SERVERS) $(GUESTS) shellcheck

@@ -1,0 +1,120 @@
+"""Does the wheel work where nothing else of this repository is?"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+import uv
+
+ROOT = Path(__file__).parent.parent.parent
+TEMPLATES = {path.name for path in (ROOT / "celery_flame_ec2" / "templates").iterdir() if path.is_file()}
+NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__")
+
+#: runs celery's command line, then says on the last line which of the heavy libraries it loaded
+LOADED = """
+import atexit, sys
+atexit.register(lambda: print(sorted({"boto3", "botocore"} & set(sys.modules))))
+from celery.__main__ import main
+sys.exit(main())
+"""
+
+
+def run(command: Sequence[str | Path], directory: Path) -> str:
+    """Return what the command printed; show all it said where it fails."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of an sdist of a copy of this tree, and of the wheel that was built from that sdist."""
+    directory = tmp_path_factory.mktemp("built")
+    shutil.copytree(ROOT, directory / "tree", ignore=NOT_COPIED)
+    run([uv.find_uv_bin(), "build", "--quiet", "--out-dir", directory / "dist", directory / "tree"], directory)
+    return directory / "dist"
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
+    (path,) = built.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sdist(built: Path) -> Path:
+    (path,) = built.glob("*.tar.gz")
+    return path
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin directory of a new virtual environment that holds the wheel and what it depends on."""
+    directory = tmp_path_factory.mktemp("installed")
+    run([uv.find_uv_bin(), "venv", "--quiet", "--python", sys.executable, "venv"], directory)
+    python = directory / "venv" / "bin" / "python"
+    run([uv.find_uv_bin(), "pip", "install", "--quiet", "--python", python, wheel], directory)
+    return python.parent
+
+
+def test_the_wheel_holds_the_templates_the_type_marker_and_the_licence(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert TEMPLATES
+    assert {f"celery_flame_ec2/templates/{name}" for name in TEMPLATES} <= names
+    assert "celery_flame_ec2/py.typed" in names
+    assert any(name.endswith("/LICENSE") for name in names)
+
+
+def test_the_wheel_holds_no_test(wheel: Path) -> None:
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"celery_flame_ec2"}
+
+
+def test_the_wheel_adds_flame_to_the_celery_command(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    (entry_points,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
+    parser = ConfigParser()
+    parser.read_string(archive.read(entry_points).decode())
+
+    assert dict(parser["celery.commands"]) == {"flame": "celery_flame_ec2.cli:flame"}
+
+
+def test_the_sdist_holds_what_the_wheel_is_built_from(sdist: Path) -> None:
+    with tarfile.open(sdist) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+
+    assert {f"celery_flame_ec2/templates/{name}" for name in TEMPLATES} <= names
+    assert {"setup.cfg", "setup.py", "LICENSE", "README.md", "celery_flame_ec2/py.typed"} <= names
+
+
+def test_an_installed_wheel_can_be_imported(installed: Path, tmp_path: Path) -> None:
+    printed = run(
+        [installed / "python", "-c", "import celery_flame_ec2 as f; print(f.__file__, f.Autoscaler)"], tmp_path
+    )
+
+    assert printed.startswith(str(installed.parent))
+
+
+def test_an_installed_wheel_answers_as_a_celery_command(installed: Path, tmp_path: Path) -> None:
+    printed = run([installed / "celery", "flame", "--help"], tmp_path)
+
+    assert all(command in printed for command in ("serve", "child", "plan", "status", "user-data", "reap", "release"))
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["flame", "--help"], ["flame", "release", "build", "--help"]])
+def test_a_command_that_needs_no_cloud_loads_no_boto3(installed: Path, tmp_path: Path, arguments: list[str]) -> None:
+    printed = run([installed / "python", "-c", LOADED, *arguments], tmp_path)
+
+    assert printed.splitlines()[-1] == "[]"
