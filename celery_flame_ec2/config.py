@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,6 +17,8 @@ from .runner import Limits
 
 PREFIX = "flame_"
 DAY = 86400.0
+#: Options of `celery worker` that a runner's worker gets from its pool, or that make no sense for it.
+OWN_WORKER_OPTIONS = frozenset({"autoscale", "beat", "concurrency", "detach", "exclude_queues", "hostname", "queues"})
 LINK_LOCAL = "http://169.254.169.254/latest"
 
 _url = text(r"https?://[^\s/]+(/\S*)?", "an http:// or https:// URL")
@@ -43,6 +46,23 @@ def _env(value: Any) -> dict[str, Any]:
     if taken:
         raise ValueError(f"a dict without {', '.join(sorted(taken))} (written by the parent)")
     return checked
+
+
+def _worker_options(value: Any) -> dict[str, Any]:
+    from celery.bin.worker import worker  # only who sets the option pays for the import
+
+    names = {parameter.name for parameter in worker.params} - OWN_WORKER_OPTIONS
+    expected = "a dict of `celery worker` options, as in {'loglevel': 'DEBUG'}"
+    options: dict[str, Any] = mapping(lambda item: item, expected=expected)(value)
+    for name in options:
+        if name not in names:
+            why = "; the pool sets it" if name in OWN_WORKER_OPTIONS else suggestion(name, names)
+            raise ValueError(f"{expected} (not {name!r}{why})")
+    try:
+        json.dumps(options)
+    except TypeError as exc:
+        raise ValueError(f"{expected} that JSON can carry ({exc})") from exc
+    return options
 
 
 def _bundle_url(value: Any) -> str:
@@ -158,12 +178,16 @@ class PoolSettings:
     min_idle_shutdown_after: float | None = option(
         optional(number(low=0, high=7 * DAY, above=True)), default=None, doc="the same for runners that make up min"
     )
-    target_wait: float = option(number(low=0, high=DAY), default=30.0, doc="s a task may wait in the queue")
+    target_wait: float = option(
+        number(low=0, high=DAY),
+        default=30.0,
+        doc="s a task may wait in the queue; the policy here does not use it, one of your own may",
+    )
     single_use: bool = option(flag, default=False, doc="one task per process slot, then end")
     shutdown_timeout: float = option(number(low=0, high=DAY), default=30.0, doc="s to finish tasks when ending")
     max_lifetime: float = option(number(low=60, high=7 * DAY), default=DAY, doc="s, whatever happens")
     worker_options: Mapping[str, Any] = option(
-        mapping(lambda value: value, key=r"[a-z][a-z0-9_]*", expected="a dict of `celery worker` options"),
+        _worker_options,
         factory=dict,
         doc="passed to the child's worker, e.g. {'loglevel': 'DEBUG'}",
     )

@@ -6,9 +6,8 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Mapping
 
-from . import signals
+from . import boot, signals
 from .backends.base import Backend
-from .boot import FAILURE_PREFIX
 from .config import PoolSettings, Settings
 from .errors import BackendError, LaunchError
 from .parent import Parent
@@ -94,12 +93,12 @@ class Pool:
 
     def _boot_failure(self, runner: Runner, *, certain: bool) -> str:
         """Return why a runner that never spoke failed to boot; empty when it may have been well."""
-        lines = self._backend.last_words(runner.id).splitlines()
-        told = [line.partition(FAILURE_PREFIX)[2] for line in lines if FAILURE_PREFIX in line]
-        if told:
-            return told[-1].strip()
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "it left no output")
-        return f"it was gone before its hello; last line: {last}" if certain else ""
+        words = self._backend.last_words(runner.id)
+        told = boot.failure(words)
+        if told or not certain:
+            return told or ""
+        last = next((line.strip() for line in reversed(words.splitlines()) if line.strip()), "it left no output")
+        return f"it was gone before its hello; last line: {last}"
 
     def _fail(self, cause: str, now: float) -> None:
         self.roster.failed(cause, now)

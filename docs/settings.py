@@ -1,0 +1,53 @@
+"""What does every option mean? Prints docs/settings.md from the code: `python docs/settings.py > docs/settings.md`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import MISSING, Field, fields
+from typing import Any
+
+from celery_flame_ec2.config import Ec2Options, PoolSettings, RootVolume, Settings
+
+INTRODUCTION = """\
+# Settings
+
+Lower-case in `app.conf` or a config module, `CELERY_FLAME_...` under a namespace such as Django's. Times are seconds.
+All are read once, at start; every problem is reported at once, and then nothing starts.
+
+This page is printed from the code by `python docs/settings.py`.
+"""
+SECTIONS = (
+    ("`flame_...`", "Beside `flame_pools`, a dict of pools by name, and `flame_ec2`.", Settings),
+    ("`flame_pools[name]`", "A pool may also hold any option of `flame_ec2`, for itself alone.", PoolSettings),
+    ("`flame_ec2`", "What instances are made of, for all pools.", Ec2Options),
+    ("`root_volume`", "Inside `flame_ec2` or a pool.", RootVolume),
+)
+
+
+def main() -> None:
+    print(INTRODUCTION)
+    for title, text, kind in SECTIONS:
+        print(f"## {title}\n\n{text}\n\n| option | default | is | |\n|---|---|---|---|")
+        for option in fields(kind):
+            if "check" in option.metadata:
+                print(f"| `{option.name}` | {default(option)} | {expected(option)} | {option.metadata['doc']} |")
+        print()
+
+
+def default(option: Field[Any]) -> str:
+    if option.default is MISSING:
+        return "required" if option.default_factory is MISSING else f"`{option.default_factory()!r}`"
+    return "" if option.default in ((), "") else f"`{option.default!r}`"
+
+
+def expected(option: Field[Any]) -> str:
+    """Return what the option must be, in the words its check refuses a wrong value with."""
+    try:
+        option.metadata["check"](object())
+    except ValueError as exc:
+        return re.split(r" \((?:not|in it:) ", str(exc))[0].replace("|", "\\|")
+    return "anything"
+
+
+if __name__ == "__main__":
+    main()
