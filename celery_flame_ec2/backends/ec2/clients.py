@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT = 3.0  #: seconds
 READ_TIMEOUT = 15.0  #: seconds; a listing by tag of a large account takes half of it
-LAUNCH_READ_TIMEOUT = 20.0  #: seconds
+LAUNCH_TIMEOUT = 20.0  #: seconds in which a launch must be answered
 ATTEMPTS = 3
 
 
@@ -31,7 +31,8 @@ class Place:
 class Clients:
     """Connections to AWS, each made when it is first used: boto3 is slow to import and slow to start."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, launch_timeout: float = LAUNCH_TIMEOUT) -> None:
+        self._launch_timeout = launch_timeout
         self._session: Session | None = None
         self._made: dict[tuple[str, Place], Any] = {}
 
@@ -41,7 +42,7 @@ class Clients:
 
     def launching(self, place: Place) -> EC2Client:
         """Return a client that sends each request once: EC2's capacity errors look to the SDK like server faults."""
-        client: EC2Client = self._client("ec2", place, attempts=1, read_timeout=LAUNCH_READ_TIMEOUT)
+        client: EC2Client = self._client("ec2", place, attempts=1, read_timeout=self._launch_timeout)
         return client
 
     def ec2(self, place: Place) -> EC2Client:

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import base64
+import gzip
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from celery_flame_ec2.backends.ec2 import Ec2Backend
+from celery_flame_ec2.backends.ec2.clients import Clients
+from celery_flame_ec2.config import Ec2Options, PoolSettings, RootVolume, Settings
+from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.parent import Parent
+from tests.box.cloud import Cloud
+from tests.box.metadata import Identity, Metadata
+from tests.waiting import wait_until
+
+OWNER = "shop@redis/0"
+LETTER = Parent(owner=OWNER, pool="video", backend="ec2", queues=("video",), concurrency=2)
+
+
+@pytest.fixture(scope="module")
+def one_cloud() -> Iterator[Cloud]:
+    with Cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(one_cloud: Cloud) -> Iterator[Cloud]:
+    """A cloud without instances and faults."""
+    one_cloud.calls.clear()
+    yield one_cloud
+    one_cloud.heal()
+    for instance in instances(one_cloud):
+        one_cloud.client("ec2").terminate_instances(InstanceIds=[instance["InstanceId"]])
+
+
+def backend(cloud: Cloud, clients: Clients | None = None, **options: Any) -> Ec2Backend:
+    plain = {
+        "app": "shop",
+        "s3_bundle_url": "s3://releases/shop.tar.gz",
+        "region": cloud.region,
+        "ec2_service_endpoint": cloud.endpoint,
+        "image_id": cloud.image_id,
+        "subnet_id": (cloud.subnet_id,),
+        "security_group_id": (cloud.security_group_id,),
+        "instance_type": ("t3.micro",),
+    }
+    pool = PoolSettings(name="video", queues=("video",), ec2=Ec2Options(**{**plain, **options}))
+    settings = Settings(backend="ec2", owner=OWNER, pools=(pool,))
+    return Ec2Backend(settings, environ=cloud.environment(), clients=clients)
+
+
+def instances(cloud: Cloud) -> list[dict[str, Any]]:
+    living = {"Name": "instance-state-name", "Values": ["pending", "running"]}
+    reservations = cloud.client("ec2").describe_instances(Filters=[living])["Reservations"]
+    return [instance for reservation in reservations for instance in reservation["Instances"]]
+
+
+def test_a_launch_whose_answer_is_lost_is_not_doubled(cloud: Cloud) -> None:
+    cloud.lose_answer("RunInstances")
+    runners = backend(cloud).launch(LETTER, 3)
+    assert {runner.id for runner in runners} == {instance["InstanceId"] for instance in instances(cloud)}
+    first, second = cloud.called("RunInstances")
+    assert first.params == second.params
+
+
+def test_when_both_answers_are_lost_the_launch_is_unknown_and_the_next_listing_has_it(cloud: Cloud) -> None:
+    one = backend(cloud)
+    cloud.lose_answer("RunInstances", times=2)
+    with pytest.raises(BackendError, match="may have happened") as failure:
+        one.launch(LETTER, 2)
+    assert not isinstance(failure.value, LaunchError)
+    assert len(one.runners()) == 2
+
+
+def test_every_call_is_sent_once_when_capacity_is_short(cloud: Cloud) -> None:
+    cloud.fail("RunInstances", code="InsufficientInstanceCapacity", status=500, times=None)
+    one = backend(cloud, market=("spot", "on-demand"), instance_type=("t3.micro", "t3.small"))
+    with pytest.raises(LaunchError, match="InsufficientInstanceCapacity"):
+        one.launch(LETTER, 1)
+    asked = [(call.params.get("InstanceMarketOptions.MarketType"), call.params["InstanceType"]) for call in
+             cloud.called("RunInstances")]  # fmt: skip
+    assert asked == [("spot", "t3.micro"), ("spot", "t3.small"), (None, "t3.micro"), (None, "t3.small")]
+
+
+def test_a_type_that_is_short_leaves_the_next_one(cloud: Cloud) -> None:
+    short = {"InstanceType": "t3.micro"}
+    cloud.fail("RunInstances", code="InsufficientInstanceCapacity", status=500, times=None, where=short)
+    (runner,) = backend(cloud, instance_type=("t3.micro", "t3.small")).launch(LETTER, 1)
+    assert runner.instance_type == "t3.small"
+
+
+def test_a_listing_survives_one_server_fault(cloud: Cloud) -> None:
+    one = backend(cloud)
+    one.launch(LETTER, 1)
+    cloud.fail("DescribeInstances", code="InternalError", status=500)
+    assert len(one.runners()) == 1
+
+
+def test_wrong_keys_are_told_in_one_line(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(BackendError, match=r"AuthFailure.*AWS_SECRET_ACCESS_KEY") as failure:
+        backend(cloud).runners()
+    assert "\n" not in str(failure.value)
+    with pytest.raises(LaunchError, match="AuthFailure"):
+        backend(cloud).launch(LETTER, 1)
+    assert cloud.called("RunInstances") == []
+
+
+def test_no_keys_are_told_in_one_line(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    with pytest.raises(BackendError, match="no AWS credentials"):
+        backend(cloud).runners()
+
+
+def test_the_region_of_the_environment_is_taken_where_the_user_gives_none(cloud: Cloud) -> None:
+    (runner,) = backend(cloud, region=None).launch(LETTER, 1)
+    assert (runner.zone or "").startswith(cloud.region)
+
+
+def test_the_instance_is_what_was_asked_for(cloud: Cloud) -> None:
+    options = {
+        "security_group_id": cloud.security_group_ids,
+        "iam_instance_profile": cloud.instance_profile_arn,
+        "root_volume": RootVolume(size=20, type="gp3"),
+        "tags": {"team": "media"},
+    }
+    backend(cloud, **options).launch(LETTER, 1)
+    (instance,) = instances(cloud)
+    client = cloud.client("ec2")
+    (disk,) = instance["BlockDeviceMappings"]
+    (volume,) = client.describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])["Volumes"]
+    assert {group["GroupId"] for group in instance["SecurityGroups"]} == set(cloud.security_group_ids)
+    assert instance["IamInstanceProfile"]["Arn"] == cloud.instance_profile_arn
+    assert instance["SubnetId"] == cloud.subnet_id
+    assert instance["MetadataOptions"]["HttpTokens"] == "required"
+    assert (volume["Size"], volume["VolumeType"], volume["Encrypted"]) == (20, "gp3", True)
+    tags = {tag["Key"]: tag["Value"] for tag in instance["Tags"]}
+    assert tags["team"] == "media"
+    assert tags["flame:owner"] == OWNER
+    assert tags["flame:launch"] == instance["ClientToken"]
+    assert {tag["Key"]: tag["Value"] for tag in volume["Tags"]}["flame:owner"] == OWNER
+
+
+def attribute(cloud: Cloud, name: str) -> str:
+    (instance,) = instances(cloud)
+    found = cloud.client("ec2").describe_instance_attribute(InstanceId=instance["InstanceId"], Attribute=name)
+    return str(found[name[0].upper() + name[1:]]["Value"])
+
+
+def test_a_power_off_terminates_and_the_user_data_arrives_as_it_was_built(cloud: Cloud) -> None:
+    backend(cloud).launch(LETTER, 1)
+    assert attribute(cloud, "instanceInitiatedShutdownBehavior") == "terminate"
+    assert b"flame" in gzip.decompress(base64.b64decode(attribute(cloud, "userData")))
+
+
+def test_a_public_address_is_asked_for_without_ec2_refusing_the_combination(cloud: Cloud) -> None:
+    (runner,) = backend(cloud, associate_public_ip=True).launch(LETTER, 1)
+    assert runner.id
+
+
+NOTHING: dict[str, Any] = {"image_id": None, "subnet_id": (), "security_group_id": (), "instance_type": ()}
+
+
+def template(cloud: Cloud, **data: Any) -> str:
+    client = cloud.client("ec2")
+    name = f"shop-{uuid.uuid4().hex}"
+    made = client.create_launch_template(LaunchTemplateName=name, LaunchTemplateData=data)["LaunchTemplate"]
+    return str(made["LaunchTemplateId"])
+
+
+def test_a_template_with_network_interfaces_is_used_as_it_is(cloud: Cloud) -> None:
+    interface = {"DeviceIndex": 0, "SubnetId": cloud.subnet_ids[1], "Groups": [cloud.security_group_ids[1]]}
+    of_template = template(
+        cloud, ImageId=cloud.image_id, InstanceType="t3.large", NetworkInterfaces=[interface], UserData="dGhlaXJz"
+    )
+    (runner,) = backend(cloud, launch_template_id=of_template, **NOTHING).launch(LETTER, 1)
+    assert runner.instance_type == "t3.large"
+    (instance,) = instances(cloud)
+    assert instance["SubnetId"] == cloud.subnet_ids[1]
+    assert attribute(cloud, "instanceInitiatedShutdownBehavior") == "terminate"
+
+
+def test_a_subnet_of_the_users_beside_a_templates_interfaces_is_not_refused(cloud: Cloud) -> None:
+    interface = {"DeviceIndex": 0, "Groups": [cloud.security_group_ids[1]]}
+    of_template = template(cloud, ImageId=cloud.image_id, NetworkInterfaces=[interface])
+    options = {**NOTHING, "subnet_id": (cloud.subnet_ids[1],)}
+    backend(cloud, launch_template_id=of_template, **options).launch(LETTER, 1)
+    (instance,) = instances(cloud)
+    assert instance["SubnetId"] == cloud.subnet_ids[1]
+
+
+def test_a_template_that_is_not_there_is_named(cloud: Cloud) -> None:
+    with pytest.raises(LaunchError, match="launch_template_id"):
+        backend(cloud, launch_template_id="lt-0123456789abcdef0", **NOTHING).launch(LETTER, 1)
+
+
+@pytest.fixture
+def metadata(cloud: Cloud) -> Iterator[Metadata]:
+    here = Identity(
+        instance_id="i-0123456789abcdef0",
+        image_id=cloud.image_id,
+        instance_type="t3.large",
+        account=cloud.account,
+        region=cloud.region,
+        zone=f"{cloud.region}b",
+        mac="0e:49:61:0f:c3:11",
+        subnet_id=cloud.subnet_ids[1],
+        vpc_id=cloud.vpc_id,
+        security_group_ids=cloud.security_group_ids,
+        local_ipv4="127.0.0.1",
+        profile_arn=cloud.instance_profile_arn,
+    )
+    metadata = Metadata()
+    metadata.open(lambda: here)
+    yield metadata
+    metadata.close()
+
+
+def test_auto_configure_launches_more_of_what_this_instance_is(
+    cloud: Cloud, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    url = f"http://127.0.0.1:{metadata.port}/latest"
+    options = {
+        **NOTHING,
+        "auto_configure": True,
+        "region": None,
+        "instance_metadata_url": f"{url}/meta-data/",
+        "instance_metadata_token_url": f"{url}/api/token",
+    }
+    one = backend(cloud, **options)
+    (runner,) = one.launch(LETTER, 1)
+    (instance,) = instances(cloud)
+    assert runner.instance_type == "t3.large"
+    assert instance["ImageId"] == cloud.image_id
+    assert instance["SubnetId"] == cloud.subnet_ids[1]
+    assert {group["GroupId"] for group in instance["SecurityGroups"]} == set(cloud.security_group_ids)
+    assert instance["IamInstanceProfile"]["Arn"] == cloud.instance_profile_arn
+    assert [listed.id for listed in one.runners()] == [runner.id]
+
+
+def test_concurrency_is_the_vcpus_of_the_smallest_type(cloud: Cloud) -> None:
+    one = backend(cloud, instance_type=("c5.2xlarge", "c5.xlarge"))
+    options = Ec2Options(
+        region=cloud.region,
+        ec2_service_endpoint=cloud.endpoint,
+        image_id=cloud.image_id,
+        instance_type=("c5.2xlarge", "c5.xlarge"),
+    )
+    assert one.concurrency(PoolSettings(name="video", queues=("video",), ec2=options)) == 4
+
+
+def test_a_fleet_larger_than_a_page_is_listed_whole(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celery_flame_ec2.backends.ec2.backend.PAGE", 5)
+    one = backend(cloud)
+    launched = {one.launch(LETTER, 1)[0].id for _ in range(7)}
+    assert {runner.id for runner in one.runners()} == launched
+    assert len(cloud.called("DescribeInstances")) == 2
+
+
+def test_an_endpoint_that_is_closed_is_told_and_does_not_hang(cloud: Cloud) -> None:
+    with pytest.raises(BackendError, match="no answer"):
+        backend(cloud, ec2_service_endpoint="http://127.0.0.1:9").runners()
+
+
+def test_an_answer_that_is_too_late_leaves_it_unknown_and_the_next_listing_has_it_once(cloud: Cloud) -> None:
+    one = backend(cloud, Clients(launch_timeout=0.2))
+    cloud.delay("RunInstances", 1.0)
+    with pytest.raises(BackendError, match="may have happened"):
+        one.launch(LETTER, 2)
+    wait_until(one.runners, what="the launch that timed out is listed")
+    assert len(one.runners()) == 2
