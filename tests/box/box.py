@@ -179,7 +179,7 @@ class Box:
         return self.cloud.upload(path, key)
 
     def on_host(self, command: Sequence[str]) -> list[str]:
-        """Return a command that runs `command` on the host, its pid kept, where `metadata_url` tells who the host is."""
+        """Return a command that runs `command` on the host, its pid kept; `metadata_url` tells it who the host is."""
         return ["unshare", "--mount", "--", "sh", "-euc", WITH_HOSTS, "sh", str(self._hosts), *command]
 
     # what the instances do

@@ -22,7 +22,7 @@ class Cgroup:
         self.name = name
         hierarchies = _hierarchies()
         if "cgroup2" not in hierarchies:
-            raise CgroupMissing("no cgroup v2 hierarchy is mounted here; start the kernel with it, or use another machine")
+            raise CgroupMissing("no cgroup v2 hierarchy is mounted on this machine, and guests need one")
         self.path = hierarchies["cgroup2"] / PARENT / name
         # systemd-nspawn makes the same path in systemd's own v1 hierarchy, where there is one
         self._all = [path / PARENT / name for path in hierarchies.values()]

@@ -49,9 +49,9 @@ class Cloud:
         self.history = History(on_transition)
         self.calls: list[Call] = []
         self._faults = Faults()
-        self._moto = DomainDispatcherApplication(create_backend_app)
+        self._moto: wire.WSGI = DomainDispatcherApplication(create_backend_app)
         self.ec2 = Ec2(self._moto, self._backend, self.history)
-        self._session = boto3.session.Session()
+        self._session: Any = boto3.session.Session()
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self.image_id = self.vpc_id = self.bucket = self.instance_profile_arn = ""
@@ -216,7 +216,7 @@ class Cloud:
 
     def _do(self, call: Call, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if call.service != "ec2":
-            return self._moto(environ, start_response)  # type: ignore[no-any-return]
+            return self._moto(environ, start_response)
         return self.ec2(call, environ).send(start_response)
 
 
@@ -225,6 +225,6 @@ def _drop(environ: Mapping[str, Any]) -> None:
     raise ConnectionResetError("the answer is lost on purpose")
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]
+class _Handler(MotoRequestHandler):
     def log(self, type: str, message: str, *args: Any) -> None:
         logger.debug(message, *args)

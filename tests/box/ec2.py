@@ -59,7 +59,7 @@ class Launch:
 
 
 class Ec2:
-    """moto's EC2, one call at a time, with client tokens, whole templates, MaxCount, states that take time, consoles."""
+    """moto's EC2, one call at a time; with client tokens, whole templates, MaxCount, slow states and consoles."""
 
     def __init__(self, moto: WSGI, backend: Callable[[str], Any], history: History) -> None:
         self._moto, self._backend, self._history = moto, backend, history
@@ -206,7 +206,7 @@ def _with_template(backend: Any, params: Mapping[str, str]) -> dict[str, str]:
 
 
 def _on_the_wire(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    operation = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
+    operation: Any = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
     # tags of a template and of a call add up, and moto does that; moto keeps user data in a type of its own
     known = {k: v for k, v in data.items() if k in operation.input_shape.members and k != "TagSpecifications"}
     if "UserData" in known:
@@ -218,7 +218,7 @@ def _on_the_wire(data: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _check(params: Mapping[str, str]) -> None:
     least, most = int(params.get("MinCount", 0)), int(params.get("MaxCount", 0))
     if not 1 <= least <= most:
-        raise Refusal("InvalidParameterValue", f"MinCount {least} and MaxCount {most}: expected 1 <= MinCount <= MaxCount")
+        raise Refusal("InvalidParameterValue", f"MinCount {least}, MaxCount {most}: not 1 <= MinCount <= MaxCount")
     if "ImageId" not in params:
         raise Refusal("MissingParameter", "The request must contain the parameter ImageId")
     if len(base64.b64decode(params.get("UserData", ""))) > USER_DATA_LIMIT:
@@ -227,7 +227,7 @@ def _check(params: Mapping[str, str]) -> None:
     if "NetworkInterface" in tops and tops & {"SubnetId", "SecurityGroupId", "SecurityGroup"}:
         raise Refusal(
             "InvalidParameterCombination",
-            "Network interfaces and an instance-level subnet ID or security groups may not be specified on the same request",
+            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
         )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Union
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +43,7 @@ class LoseAnswer:
     """Do it, then drop the connection."""
 
 
-Effect = Union[Refuse, Delay, LoseAnswer]
+Effect: TypeAlias = "Refuse | Delay | LoseAnswer"
 
 
 @dataclass(kw_only=True, slots=True)

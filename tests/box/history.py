@@ -68,7 +68,7 @@ class History:
             most = max(most, len(alive))
         return most
 
-    def wait(self, condition: Callable[[], T], *, what: str, timeout: float) -> T:
+    def wait(self, condition: Callable[[], T | None], *, what: str, timeout: float) -> T:
         """Return the condition's first true value; fail naming `what` after `timeout` seconds.
 
         The condition is asked under this history's lock: it may look here and at consoles, not at EC2.

@@ -52,9 +52,7 @@ class Keys:
             raise Refusal(wrong[0], "The request signature we calculated does not match the one provided", wrong[1])
 
 
-def _signature(
-    call: Call, key: Credentials, environ: Mapping[str, Any], body: bytes, signed: Mapping[str, str]
-) -> str:
+def _signature(call: Call, key: Credentials, environ: Mapping[str, Any], body: bytes, signed: Mapping[str, str]) -> str:
     kind = auth.S3SigV4Auth if call.service == "s3" else auth.SigV4Auth
     signer = kind(credentials.Credentials(key.access_key_id, key.secret_access_key), call.service, call.region)
     path = str(environ.get("RAW_URI") or environ.get("PATH_INFO"))

@@ -235,4 +235,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:
-        logger.debug("%s " + format, self.client_address[0], *args)
+        logger.debug("%s: %s", self.client_address[0], format % args)

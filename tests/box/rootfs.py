@@ -60,6 +60,8 @@ class Recipe:
             "etc/machine-id": "",  # empty: each instance makes its own at its first boot
         }
     )
+    #: what belongs to the machine that built the disk, or would give all guests the same identity
+    removed: tuple[str, ...] = ("etc/resolv.conf", "var/lib/dbus/machine-id")
     #: units a guest is quicker without and nothing we test needs
     masked: tuple[str, ...] = (
         "apt-daily.timer",
@@ -151,4 +153,5 @@ def _adapt(recipe: Recipe, root: Path) -> None:
         link.symlink_to("/dev/null")
     for package in (root / "var/cache/apt/archives").glob("*.deb"):
         package.unlink()
-    (root / "etc/resolv.conf").unlink(missing_ok=True)  # this machine's own
+    for name in recipe.removed:
+        (root / name).unlink(missing_ok=True)
