@@ -19,7 +19,7 @@ from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import Presence, Word
 from .queues import Measurement, has_fanout, measure, open_connection
-from .runner import Runner
+from .runner import Runner, RunnerState
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 BROKER_TIMEOUT = 5.0
 #: Seconds between two lines about the same trouble.
 COMPLAIN_EVERY = 60.0
+#: Seconds a listing may be trusted while a runner boots or ends: a failed boot, or room below max, is seen soon.
+CHANGING_TTL = 2.0
 #: Seconds between two looks at whether the service was told to stop.
 PATIENCE = 0.5
 
@@ -132,7 +134,7 @@ class Service:
 
     def _list(self, now: float) -> tuple[Runner, ...] | None:
         """List the runners if the last listing is too old; None where there is nothing new."""
-        if now - self._listed_at < self._backend.listing_ttl:
+        if now - self._listed_at < self._listing_ttl():
             return None
         self._listed_at = now
         try:
@@ -146,6 +148,11 @@ class Service:
         if self._presence is not None:
             self._presence.forget(self._presence.words.keys() - {runner.id for runner in listed} - self._known())
         return listed
+
+    def _listing_ttl(self) -> float:
+        """Return for how long a listing may be trusted: shorter while a runner comes or goes."""
+        changing = any(runner.state is not RunnerState.UP for pool in self.pools for runner in pool.roster.runners)
+        return min(self._backend.listing_ttl, CHANGING_TTL) if changing else self._backend.listing_ttl
 
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
