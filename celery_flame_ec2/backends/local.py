@@ -190,13 +190,13 @@ class LocalBackend(Backend):
         return self._directory / f"{runner_id}.log"
 
 
-def _lock_against_forks() -> threading.Lock:
-    """Return a lock that whoever forks this process waits for.
+def _lock_against_forks() -> threading.RLock:
+    """Return a lock that every other thread that forks this process waits for.
 
     A worker forks pool processes while the service launches on its own thread. One forked at the wrong moment would
     hold the runner's lock as long as it lives, and the pipe on which its birth is awaited.
     """
-    lock = threading.Lock()
+    lock = threading.RLock()  # under gevent, starting a process forks with this lock held
     os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
     return lock
 

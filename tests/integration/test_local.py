@@ -1,4 +1,4 @@
-"""Are child processes of this machine runners that can be found, adopted and ended, whatever happens to their parent?"""
+"""Can runners that are processes of this machine be found, adopted and ended, whatever happens to their parent?"""
 
 from __future__ import annotations
 
