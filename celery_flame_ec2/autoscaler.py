@@ -15,7 +15,7 @@ from click.core import ParameterSource
 from .backends import open_backend
 from .errors import FlameError
 from .parent import flame_parent
-from .service import Service
+from .service import Local, Service
 from .settings import is_chosen, settings_of
 
 logger = logging.getLogger(__name__)
@@ -56,12 +56,13 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
             settings = settings_of(app)
             # Imports a cloud's SDK now, on the main thread: pool processes that were forked in the middle of an import
             # would carry half a module.
-            return Service(app, settings, open_backend(app, settings), local_free=self._free)
+            return Service(app, settings, open_backend(app, settings), local=self._processes)
         except FlameError as exc:
             raise click.ClickException(str(exc)) from exc
 
-    def _free(self) -> int:
-        return max(0, int(self.max_concurrency) - len(state.reserved_requests))
+    def _processes(self) -> Local:
+        held = len(state.reserved_requests)
+        return Local(held=held, free=max(0, int(self.max_concurrency) - held))
 
     def _start_service(self, **_: Any) -> None:
         self._thread.start()

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
@@ -33,6 +34,14 @@ CHANGING_TTL = 2.0
 PATIENCE = 0.5
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Local:
+    """The parent's own processes, in tasks: how many they hold, and how many more they could take now."""
+
+    held: int = 0
+    free: int = 0
+
+
 class Service:
     """Looks, decides and acts for all pools of a deployment, once an interval. Belongs to the thread that runs it."""
 
@@ -42,12 +51,12 @@ class Service:
         settings: Settings,
         backend: Backend,
         *,
-        local_free: Callable[[], int] = lambda: 0,
+        local: Callable[[], Local] = Local,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._backend = backend
-        self._local_free = local_free
+        self._local = local
         self._clock = clock
         self._stop = threading.Event()
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
@@ -171,19 +180,20 @@ class Service:
             if self._presence is not None:
                 self._presence.close()  # a broker that stands still drops no connection, and its silence says nothing
             return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
-        free, demands = self._local_free(), {}
+        local, demands = self._local(), {}
         for pool in self.pools:
-            demand = self._demand(pool, measurement, free)
-            free = max(0, free - demand.waiting)
+            demand = self._demand(pool, measurement, local)
+            # What the parent's processes will take from this pool they cannot take from the next.
+            local = Local(held=local.held, free=max(0, local.free - demand.waiting))
             demands[pool.settings.name] = demand
         return demands
 
-    def _demand(self, pool: Pool, measurement: Measurement, free: int) -> Demand:
+    def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]
         running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
         if self._presence is None:
-            running = sum(depth.held or 0 for depth in depths)
-        return Demand(waiting=sum(depth.waiting for depth in depths), running=running, local_free=free)
+            running = max(0, sum(depth.held or 0 for depth in depths) - local.held)
+        return Demand(waiting=sum(depth.waiting for depth in depths), running=running, local_free=local.free)
 
     def _complain(self, about: str, exc: FlameError) -> None:
         text, now = str(exc), self._clock()
