@@ -44,5 +44,5 @@ def test_celerys_own_tests_of_its_autoscaler_pass_against_ours(source: Path, tmp
     assert "autoscaler under test: celery_flame_ec2.autoscaler" in done.stdout
     assert done.returncode == 0
     (suite,) = ElementTree.parse(report).getroot()
-    assert int(suite.attrib["tests"]) >= 15
+    assert int(suite.attrib["tests"]) >= 10
     assert int(suite.attrib["skipped"]) == 0
