@@ -13,7 +13,7 @@ from ..errors import ReleaseError
 
 #: Seconds since the epoch, 1980-01-01: the earliest time every archive format can hold.
 _MTIME = 315532800
-#: Unpacking takes the same time at every level; level 9 is 0.4 % smaller than 6 and takes three times as long.
+#: Unpacking costs the same at every level; 9 gains 1 % over 6 and packs five times as long, 1 is 15 % larger.
 _LEVEL = 6
 
 

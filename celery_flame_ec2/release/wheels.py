@@ -7,14 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import unquote
 
 from ..errors import ReleaseError
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==| @ )")
+_LOCKED_NAME = re.compile(r'^name = "([^"]+)"', re.MULTILINE)
+_LOCKED_PATH = re.compile(r'^(?:directory|archive) = \{ path = "([^"]+)"', re.MULTILINE)
 _NO_WHEEL = re.compile(
     r"(?:Because|and|that) (?:only |all versions of )?`?([A-Za-z0-9][\w.-]*)\S* ha(?:s|ve) no (?:usable )?wheels"
     r"|Building source distributions for `([\w.-]+)` is disabled"
@@ -47,6 +50,15 @@ class Package:
     wanted_by: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Locked:
+    """Where a package comes from: `built` from source, as its user chose; `path` where that is on this machine."""
+
+    name: str
+    built: bool
+    path: str | None = None
+
+
 class Installer(Protocol):
     """Resolves and installs for a machine that is not this one."""
 
@@ -76,29 +88,45 @@ class Uv:
 
     def __init__(self, target: Target, project: Path, scratch: Path) -> None:
         self._target, self._project, self._program = target, project, find_uv()
-        self._sources: list[str] = []
-        self._scratch = scratch
+        self._scratch, self._built = scratch, list[str]()
         # setuptools would build in the source's own `build`, and ship what lies there from modules long deleted
         self._build = scratch / "build.cfg"
         self._build.write_text(f"[build]\nbuild_base = {scratch}\n[egg_info]\negg_base = {scratch}\n")
 
     def resolve(self, requirements: Path) -> list[Package]:
-        compile_ = ("compile", str(requirements), "--no-header")
-        lock = self._run(*compile_, "--no-deps", "--format", "pylock.toml")
-        for name in source_names(lock):
-            # uv's cache would not notice a changed module: a source is built anew every time
-            self._sources += ["--no-binary", name, "--refresh-package", name]
-        return parse(self._run(*compile_, "--annotation-style", "split", "--only-binary", ":all:"))
+        # here and in `install`: uv's cache alone would not notice a changed module of a source
+        locked = read_lock(self._run("compile", str(requirements), "--format", "pylock.toml", "--refresh"))
+        self._built = [one.name for one in locked if one.built]
+        wheels = [word for one in locked if not one.built for word in ("--only-binary", one.name)]
+        named = {self._resolved(one.path): one.name for one in locked if one.path}
+        return [
+            self._with_name(package, named)
+            for package in parse(
+                self._run("compile", str(requirements), "--no-header", "--annotation-style", "split", *wheels)
+            )
+        ]
+
+    def _with_name(self, package: Package, named: Mapping[Path, str]) -> Package:
+        if package.name:
+            return package
+        path = self._resolved(unquote(package.line.removeprefix("file://")))
+        name = named[path]
+        return replace(package, name=name, line=f"{name} @ {path.as_uri()}")
+
+    def _resolved(self, path: str) -> Path:
+        return (self._project / path).resolve()
 
     def install(self, packages: Iterable[Package], directory: Path) -> None:
         directory.mkdir()
         listed = self._scratch / "wanted.txt"
         listed.write_text("".join(f"{package.line}\n" for package in packages))
-        self._run("install", "--no-deps", "--only-binary", ":all:", "--target", str(directory), "-r", str(listed))
+        anew = [word for name in self._built for word in ("--no-binary", name, "--refresh-package", name)]
+        into = ("--target", str(directory), "-r", str(listed))
+        self._run("install", "--no-deps", "--only-binary", ":all:", *anew, *into)
 
     def _run(self, *words: str) -> str:
         machine = ("--python-version", self._target.python, "--python-platform", self._target.platform)
-        command = [self._program, "pip", *words, *machine, "--python", sys.executable, "--quiet", *self._sources]
+        command = [self._program, "pip", *words, *machine, "--python", sys.executable, "--quiet"]
         environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", "DIST_EXTRA_CONFIG": str(self._build)}
         done = subprocess.run(command, cwd=self._project, env=environ, capture_output=True, text=True, check=False)
         if done.returncode:
@@ -122,15 +150,17 @@ def find_uv() -> str:
     raise ReleaseError('a release is built with uv, which is not here: pip install "celery-flame-ec2[release]"')
 
 
-def source_names(lock: str) -> list[str]:
-    """Return the names of the packages a pylock.toml takes from a directory, a repository or a source archive."""
-    blocks = lock.split("[[packages]]")[1:]
-    names = (
-        re.search(r'^name = "([^"]+)"', block, re.MULTILINE)
-        for block in blocks
-        if re.search(r"^(directory|vcs|archive(?!.*\.whl\b)) = ", block, re.MULTILINE)
-    )
-    return [name[1] for name in names if name]
+def read_lock(text: str) -> list[Locked]:
+    """Read what of a pylock.toml tells where packages come from. Pure."""
+    return [
+        Locked(
+            name=name[1],
+            built=bool(re.search(r"^(directory|vcs|archive(?!.*\.whl\b)) = ", block, re.MULTILINE)),
+            path=path[1] if (path := _LOCKED_PATH.search(block)) else None,
+        )
+        for block in text.split("[[packages]]")[1:]
+        if (name := _LOCKED_NAME.search(block))
+    ]
 
 
 def parse(text: str) -> list[Package]:

@@ -1,0 +1,278 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from celery_flame_ec2.errors import ReleaseError
+from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.release import Release, build
+from celery_flame_ec2.release.wheels import Target, Uv
+from celery_flame_ec2.runner import Limits
+
+ROOT = Path(__file__).parents[2]
+#: The running Python's minor version in the patch level of a Debian 12: on 3.11 older than what builds.
+PYTHON = f"3.{sys.version_info.minor}.2"
+PLATFORM = f"{platform.machine()}-manylinux_2_28"
+
+
+def build_example(project: Path, output: Path, **options) -> Release:
+    given = {"name": "proj", "celery_app": "proj.app:app", "python": PYTHON, "platform": PLATFORM}
+    return build(project, output=output, **{**given, **options})
+
+
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This repository as it is now: what changes in it while these tests run does not change what they build."""
+    copy = tmp_path_factory.mktemp("copied")
+    for name in ("setup.cfg", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, copy)
+    for name in ("celery_flame_ec2", "examples"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "dist"))
+    return copy
+
+
+@pytest.fixture(scope="module")
+def example(copied: Path) -> Path:
+    return copied / "examples/proj"
+
+
+@pytest.fixture(scope="module")
+def release(example: Path, tmp_path_factory: pytest.TempPathFactory) -> Release:
+    return build_example(example, tmp_path_factory.mktemp("release") / "proj.tar.gz")
+
+
+@pytest.fixture(scope="module")
+def unpacked(release: Release, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("elsewhere") / "v1"
+    directory.mkdir()
+    subprocess.run(["tar", "xzf", release.path, "-C", directory], check=True)
+    return directory
+
+
+def run(unpacked: Path, *words: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the release's program with an environment of nothing but PATH; the interpreter's directory comes first."""
+    path = f"{Path(sys._base_executable).parent}:/usr/bin:/bin"
+    return subprocess.run(
+        [unpacked / "bin/proj", *words],
+        env={"PATH": path, **environ}, cwd="/", capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+def project(directory: Path, requirements: str) -> Path:
+    (directory / "proj").mkdir(parents=True)
+    (directory / "proj/app.py").write_text("from celery import Celery\napp = Celery('proj')\n")
+    (directory / "requirements.txt").write_text(requirements)
+    return directory
+
+
+class TestResolving:
+    @pytest.fixture
+    def resolved(self, tmp_path: Path) -> Callable[[str], set[str | None]]:
+        def resolve(python: str) -> set[str | None]:
+            requirements = tmp_path / "requirements.txt"
+            requirements.write_text("redis>=5,<9\n")
+            scratch = tmp_path / python
+            scratch.mkdir()
+            uv = Uv(Target(python=python, platform=PLATFORM), tmp_path, scratch)
+            return {package.name for package in uv.resolve(requirements)}
+
+        return resolve
+
+    def test_markers_are_those_of_the_runners_exact_python(self, resolved):
+        assert "async-timeout" in resolved("3.11.2")
+        assert "async-timeout" not in resolved("3.11.7")
+
+    def test_a_package_without_a_wheel_is_named_and_nothing_stays(self, tmp_path: Path):
+        sources_only = project(tmp_path / "project", "docopt==0.6.2\n")
+        with pytest.raises(ReleaseError, match=r"^docopt has no wheel for Python 3\.11\.2 on aarch64-manylinux_2_28"):
+            build_example(sources_only, tmp_path / "out/x.tar.gz", python="3.11.2", platform="aarch64-manylinux_2_28")
+        assert not (tmp_path / "out").exists()
+
+    def test_a_release_that_could_not_start_as_a_child_is_refused(self, tmp_path: Path):
+        bare = project(tmp_path / "project", "click\n")
+        with pytest.raises(ReleaseError, match=r"requirements\.txt does not ask for celery-flame-ec2"):
+            build_example(bare, tmp_path / "x.tar.gz")
+
+    def test_an_app_the_project_does_not_have_is_refused(self, example: Path, tmp_path: Path):
+        with pytest.raises(ReleaseError, match=r"would not hold other\.app:app: the project has no other"):
+            build_example(example, tmp_path / "x.tar.gz", celery_app="other.app:app")
+
+    def test_without_uv_the_remedy_is_named(self, example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setitem(sys.modules, "uv", None)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ReleaseError, match=r'pip install "celery-flame-ec2\[release\]"'):
+            build_example(example, tmp_path / "x.tar.gz")
+
+    @pytest.mark.parametrize("line", ["-e ./library", "./library"])
+    def test_a_changed_and_a_deleted_module_of_a_source_given_by_path_are_seen(self, tmp_path: Path, line: str):
+        library = tmp_path / "library"
+        (library / "mine").mkdir(parents=True)
+        (library / "setup.py").write_text("from setuptools import setup; setup(name='mine', packages=['mine'])\n")
+        for name, text in {"__init__.py": "A = 1\n", "gone.py": ""}.items():
+            (library / "mine" / name).write_text(text)
+        listed = tmp_path / "requirements.txt"
+        listed.write_text(line)
+        self._install(tmp_path, listed, "first")
+        (library / "mine/__init__.py").write_text("A = 2\n")
+        (library / "mine/gone.py").unlink()
+        installed = self._install(tmp_path, listed, "second")
+        assert (installed / "mine/__init__.py").read_text() == "A = 2\n"
+        assert not (installed / "mine/gone.py").exists()
+        assert sorted(path.name for path in library.iterdir()) == ["mine", "setup.py"]
+
+    def _install(self, directory: Path, listed: Path, name: str) -> Path:
+        scratch = directory / f"{name}-scratch"
+        scratch.mkdir()
+        uv = Uv(Target(python=PYTHON, platform=PLATFORM), directory, scratch)
+        uv.install(uv.resolve(listed), directory / name)
+        return directory / name
+
+
+class TestBundle:
+    def test_nothing_beside_the_release_is_left(self, release: Release):
+        assert list(release.path.parent.iterdir()) == [release.path]
+
+    def test_no_trace_of_the_machine_that_built_is_in_it(self, release: Release, copied: Path):
+        with tarfile.open(release.path) as tar:
+            members = tar.getmembers()
+            told = [
+                member.name for member in members
+                if member.isfile() and str(copied).encode() in tar.extractfile(member).read()
+            ]  # fmt: skip
+        assert told == []
+        assert {(member.uid, member.gid, member.uname, member.gname) for member in members} == {(0, 0, "", "")}
+
+    def test_the_manifest_says_what_is_in_it(self, release: Release, unpacked: Path):
+        manifest = json.loads((unpacked / "release.json").read_text())
+        assert manifest["packages"] == release.packages
+        assert (manifest["name"], manifest["celery_app"]) == ("proj", "proj.app:app")
+        assert (manifest["python"], manifest["platform"], manifest["compiled"]) == (PYTHON, PLATFORM, True)
+
+    def test_what_only_a_parent_needs_is_left_out(self, release: Release):
+        assert release.packages.keys() >= {"celery", "kombu", "redis", "celery-flame-ec2"}
+        assert not release.packages.keys() & {"boto3", "botocore", "click-repl", "prompt-toolkit", "pip"}
+
+    def test_everything_is_compiled_for_the_runner(self, unpacked: Path):
+        for part in ("app/proj", "lib/celery", "lib/celery_flame_ec2"):
+            assert list((unpacked / part / "__pycache__").glob(f"*.cpython-3{sys.version_info.minor}.pyc"))
+
+
+class TestStart:
+    def test_the_worker_starts_with_nothing_but_path_and_ends_when_idle(self, unpacked: Path):
+        letter = Parent(
+            owner="test", pool="default", backend="local", queues=("celery",), concurrency=1,
+            limits=Limits(idle_shutdown_after=0.1), worker_options={"pool": "solo"},
+        )  # fmt: skip
+        done = run(
+            unpacked, "start",
+            FLAME_PARENT=letter.encode(), BROKER_URL="memory://", RESULT_BACKEND="cache+memory://",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "proj.tasks.nap" in done.stdout
+
+    def test_a_child_without_a_letter_says_so_in_one_line(self, unpacked: Path):
+        done = run(unpacked, "start")
+        assert done.returncode == 1
+        assert done.stderr.startswith("Error: FLAME_PARENT is not set")
+
+    def test_it_runs_from_wherever_a_link_leads(self, unpacked: Path, tmp_path: Path):
+        (tmp_path / "current").symlink_to(unpacked)
+        assert run(tmp_path / "current", "celery", "--version").returncode == 0
+
+    @pytest.mark.parametrize("command", ["worker", "flame", "inspect", "amqp"])
+    def test_celerys_commands_work_without_what_was_left_out(self, unpacked: Path, command: str):
+        done = run(unpacked, "celery", command, "--help")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith(f"Usage: proj {command}")
+
+    def test_nothing_the_machine_has_installed_is_imported(self, unpacked: Path, tmp_path: Path):
+        told = (
+            "import runpy, sys; sys.argv = [sys.argv[1], 'celery', '--version']\n"
+            "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "except SystemExit: print([path for path in sys.path if 'packages' in path])"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", told, unpacked / "bin/proj"], capture_output=True, text=True, cwd="/", check=True
+        )
+        assert done.stdout.splitlines()[-1] == "[]"
+
+    @pytest.mark.parametrize("words", [(), ("stop",), ("--help",)])
+    def test_another_word_gets_the_usage_and_exit_code_2(self, unpacked: Path, words: tuple[str, ...]):
+        done = run(unpacked, *words)
+        assert done.returncode == 2
+        assert done.stderr.startswith("usage: ")
+
+    def test_a_wrong_python_is_refused_in_one_line_that_names_both(self, unpacked: Path, tmp_path: Path):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/proj").write_bytes((unpacked / "bin/proj").read_bytes())
+        (tmp_path / "release.json").write_text('{"python": "3.7.1", "celery_app": "proj.app"}')
+        done = subprocess.run(
+            [sys.executable, tmp_path / "bin/proj", "start"],
+            env={"PATH": os.devnull}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        own = f"3.{sys.version_info.minor}"
+        assert done.returncode == 1
+        assert f"built for Python 3.7, and {sys.executable} is Python {own}; install python3.7" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_the_right_python_is_taken_where_another_one_comes_first(self, unpacked: Path, tmp_path: Path):
+        program = tmp_path / "python3.7"
+        program.write_text('#!/bin/sh\necho "taken: $2"\n')
+        program.chmod(0o755)
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/proj").write_bytes((unpacked / "bin/proj").read_bytes())
+        (tmp_path / "release.json").write_text('{"python": "3.7.1", "celery_app": "proj.app"}')
+        done = subprocess.run(
+            [sys.executable, tmp_path / "bin/proj", "start"],
+            env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.stdout == "taken: start\n"
+
+
+class TestCommand:
+    @pytest.fixture(scope="class")
+    def celery(self, example: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+        def run(*words: str) -> subprocess.CompletedProcess[str]:
+            command = [sys.executable, "-m", "celery", *words]
+            return subprocess.run(command, cwd=example, capture_output=True, text=True, check=False)
+
+        return run
+
+    @pytest.fixture(scope="class")
+    def output(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("output") / "x.tar.gz"
+
+    @pytest.fixture(scope="class")
+    def done(self, celery, output: Path) -> subprocess.CompletedProcess[str]:
+        options = ("--name", "proj", "--python", PYTHON, "--output", str(output))
+        return celery("-A", "proj.app", "flame", "release", "build", *options)
+
+    def test_building_a_second_time_gives_the_same_bytes(self, done, output: Path, release: Release):
+        assert done.returncode == 0, done.stderr
+        assert output.read_bytes() == release.path.read_bytes()
+
+    def test_it_prints_path_size_and_checksum(self, done, output: Path, release: Release):
+        assert done.stdout.splitlines() == [str(output), str(release.size), release.sha256]
+
+    def test_it_tells_its_progress_on_stderr(self, done):
+        assert "leaving out what no runner needs: boto3" in done.stderr
+
+    def test_an_error_is_one_line_and_exit_code_1(self, celery):
+        done = celery("-A", "proj.app", "flame", "release", "build", "--name", "My App")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith("Error: a release cannot be named 'My App'")
+        assert len(done.stderr.splitlines()) == 1
+
+    def test_without_an_app_the_remedy_is_named(self, celery):
+        done = celery("flame", "release", "build")
+        assert done.returncode == 2
+        assert "give it with celery -A, or say --app-path" in done.stderr
