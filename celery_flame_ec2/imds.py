@@ -38,7 +38,7 @@ class Metadata:
 
     def __init__(self, *, url: str, token_url: str, environ: Mapping[str, str], timeout: float = TIMEOUT) -> None:
         self._url, self._token_url, self._timeout = url.rstrip("/") + "/", token_url, timeout
-        self._disabled = environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+        self._disabled = any(is_disabled(each, environ) for each in (url, token_url))
         self._token: str | None = None
         # A proxy could only answer for the machine it runs on.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -105,7 +105,7 @@ class Metadata:
         return text.strip()
 
     def _request(self, method: str, url: str, headers: Mapping[str, str]) -> tuple[int, str]:
-        if self._disabled and urlsplit(url).hostname in LINK_LOCAL_HOSTS:
+        if self._disabled:
             raise MetadataError(
                 "instance metadata is disabled by AWS_EC2_METADATA_DISABLED; unset it, or give the options that "
                 "auto_configure would read (image_id, subnet_id, security_group_id, instance_type, region)"
@@ -122,6 +122,12 @@ class Metadata:
                 f"instance metadata does not answer at {url} ({_reason(exc)}); is this an EC2 instance? "
                 "In a container its metadata hop limit must be 2"
             ) from exc
+
+
+def is_disabled(url: str, environ: Mapping[str, str]) -> bool:
+    """Return whether the environment forbids to read there; an address of the user's own is never forbidden."""
+    disabled = environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true"
+    return disabled and urlsplit(url).hostname in LINK_LOCAL_HOSTS
 
 
 def _decoded(body: bytes) -> str:

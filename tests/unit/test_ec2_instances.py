@@ -64,6 +64,14 @@ def test_what_tags_say_of_a_runner_is_read_again(
     assert all(len(value) <= 256 for value in tags.values())
 
 
+@pytest.mark.parametrize(
+    ("text", "deadline"),
+    [("1750000000", NOW), ("12.5", 12.5), ("nan", None), ("inf", None), ("soon", None), ("", None)],
+)
+def test_a_deadline_that_cannot_be_read_is_none(text: str, deadline: float | None) -> None:
+    assert runner_of(instance(Tags=[{"Key": "flame:deadline", "Value": text}]), NOW).deadline == deadline
+
+
 odd = st.one_of(st.none(), st.text(max_size=20), st.integers(), st.lists(st.text(max_size=3), max_size=2))
 odd_tags = st.lists(
     st.fixed_dictionaries(

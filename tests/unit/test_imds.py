@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from celery_flame_ec2.errors import MetadataError
-from celery_flame_ec2.imds import Identity, Metadata
+from celery_flame_ec2.imds import Identity, Metadata, is_disabled
 
 PROFILE = "arn:aws:iam::123456789012:instance-profile/web"
 MAC = "0e:49:61:0f:c3:11"
@@ -161,6 +161,19 @@ def test_disabled_metadata_is_not_asked_at_the_link_local_address(host: str, val
     metadata = Metadata(url=f"{url}/meta-data/", token_url=f"{url}/api/token", environ=environ)
     with pytest.raises(MetadataError, match="AWS_EC2_METADATA_DISABLED"):
         metadata.identity()
+
+
+@pytest.mark.parametrize(
+    ("host", "environ", "disabled"),
+    [
+        ("169.254.169.254", {}, False),
+        ("169.254.169.254", {"AWS_EC2_METADATA_DISABLED": "false"}, False),
+        ("169.254.169.254", {"AWS_EC2_METADATA_DISABLED": "true"}, True),
+        ("127.0.0.1:8080", {"AWS_EC2_METADATA_DISABLED": "true"}, False),
+    ],
+)
+def test_only_the_link_local_address_can_be_disabled(host: str, environ: dict[str, str], disabled: bool) -> None:
+    assert is_disabled(f"http://{host}/latest/meta-data/", environ) is disabled
 
 
 def test_disabled_metadata_is_still_asked_at_an_address_the_user_gave(server: FakeMetadata) -> None:
