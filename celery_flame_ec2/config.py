@@ -17,8 +17,6 @@ from .runner import Limits
 
 PREFIX = "flame_"
 DAY = 86400.0
-#: Options of `celery worker` that a runner's worker gets from its pool, or that make no sense for it.
-OWN_WORKER_OPTIONS = frozenset({"autoscale", "beat", "concurrency", "detach", "exclude_queues", "hostname", "queues"})
 LINK_LOCAL = "http://169.254.169.254/latest"
 
 _url = text(r"https?://[^\s/]+(/\S*)?", "an http:// or https:// URL")
@@ -49,15 +47,8 @@ def _env(value: Any) -> dict[str, Any]:
 
 
 def _worker_options(value: Any) -> dict[str, Any]:
-    from celery.bin.worker import worker  # only who sets the option pays for the import
-
-    names = {parameter.name for parameter in worker.params} - OWN_WORKER_OPTIONS
     expected = "a dict of `celery worker` options, as in {'loglevel': 'DEBUG'}"
     options: dict[str, Any] = mapping(lambda item: item, expected=expected)(value)
-    for name in options:
-        if name not in names:
-            why = "; the pool sets it" if name in OWN_WORKER_OPTIONS else suggestion(name, names)
-            raise ValueError(f"{expected} (not {name!r}{why})")
     try:
         json.dumps(options)
     except TypeError as exc:

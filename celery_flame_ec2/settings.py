@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from celery import Celery
 
 from .config import PREFIX, Settings, read_settings
+from .options import suggestion
+
+#: Options of `celery worker` that a runner's worker gets from its pool, or that make no sense for it.
+OWN_WORKER_OPTIONS = frozenset({"autoscale", "beat", "concurrency", "detach", "exclude_queues", "hostname", "queues"})
 
 
 def settings_of(app: Celery) -> Settings:
@@ -17,15 +21,16 @@ def settings_of(app: Celery) -> Settings:
     Raises:
         SettingsError: they cannot work.
     """
-    unread: list[str] = []
-    conf = {name: app.conf[name] for name in _names(_loaded(app), unread)}
+    problems: list[str] = []
+    conf = {name: app.conf[name] for name in _names(_loaded(app), problems)}
+    problems += _worker_option_problems(conf.get(f"{PREFIX}pools"))
     connection: Any = app.connection_for_read()
     return read_settings(
         conf,
         app_name=app.main or "celery",
         broker_urls=(connection.as_uri(include_password=True), *connection.alt),
         environ=os.environ,
-        problems=unread,
+        problems=problems,
     )
 
 
@@ -54,3 +59,22 @@ def _names(conf: Any, unread: list[str]) -> Iterator[str]:
         else:
             written = f"{prefix}{name.upper()}" if prefix else name
             unread.append(f"setting {raw!r} is not read by Celery as it is written; write {written!r}")
+
+
+def _worker_option_problems(pools: Any) -> Iterator[str]:
+    """Yield a sentence for each of a pool's `worker_options` that `celery worker` does not have."""
+    given = [
+        (pool, name)
+        for pool, options in (pools.items() if isinstance(pools, Mapping) else ())
+        if isinstance(options, Mapping) and isinstance(options.get("worker_options"), Mapping)
+        for name in options["worker_options"]
+    ]
+    if not given:
+        return
+    from celery.bin.worker import worker  # only who sets the option pays for the import
+
+    known = {str(parameter.name) for parameter in worker.params} - OWN_WORKER_OPTIONS
+    for pool, name in given:
+        if name not in known:
+            why = "; the pool sets it" if name in OWN_WORKER_OPTIONS else suggestion(name, known)
+            yield f"pool {pool!r}: option 'worker_options' has {name!r}, which no runner's `celery worker` takes{why}"
