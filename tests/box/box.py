@@ -107,6 +107,8 @@ class Box:
         self._stack.callback(self._hypervisor.close)
         self._stack.callback(self.cloud.close)  # first of all, so that nothing is launched any more
         self.cloud.open(machines=self._hypervisor)
+        self.client("ec2").describe_instances()  # the first call takes a second: models are read, here and in moto
+        self.cloud.calls.clear()
         host = self._own_identity()
         self.metadata.open(lambda: host)
 
@@ -301,7 +303,8 @@ def _ending_signals() -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> None:
         raise Ended(signal.Signals(number).name)
 
-    before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
+    ours = [number for number in ENDING_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # as nohup sets it
+    before = {number: signal.signal(number, end) for number in ours}
     try:
         yield
     finally:

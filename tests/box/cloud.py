@@ -15,7 +15,9 @@ from unittest import mock
 import boto3
 from moto import settings
 from moto.ec2.models import ec2_backends
+from moto.iam.models import iam_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.box import wire
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REGION = "eu-central-1"
+PARTITION = "aws"
 ROLE = "flame-runner"  #: the role, and its instance profile
 CLOSED_PORT = "http://127.0.0.1:9"
 
@@ -38,10 +41,15 @@ CLOSED_PORT = "http://127.0.0.1:9"
 class Cloud:
     """AWS on loopback, with an account of its own. Without machines an instance runs as soon as it is launched.
 
+    A session that is passed in has read AWS's models already: a second less for every client.
     It has an image, two subnets in different zones, two security groups, an instance profile and a bucket.
     """
 
-    def __init__(self, on_transition: Callable[[Transition], None] | None = None) -> None:
+    def __init__(
+        self,
+        on_transition: Callable[[Transition], None] | None = None,
+        session: boto3.session.Session | None = None,
+    ) -> None:
         self.account = f"{secrets.randbelow(10**12):012d}"
         self.region = REGION
         self.credentials = Credentials(access_key_id="testing", secret_access_key="testing", token="")
@@ -51,7 +59,7 @@ class Cloud:
         self._faults = Faults()
         self._moto: wire.WSGI = DomainDispatcherApplication(create_backend_app)
         self.ec2 = Ec2(self._moto, self._backend, self.history)
-        self._session: Any = boto3.session.Session()
+        self._session: Any = session or boto3.session.Session()
         self._server: BaseWSGIServer | None = None
         self._thread: threading.Thread | None = None
         self.image_id = self.vpc_id = self.bucket = self.instance_profile_arn = ""
@@ -175,19 +183,11 @@ class Cloud:
         self.security_group_ids = tuple(
             backend.create_security_group(name, name, self.vpc_id).id for name in ("flame-box-a", "flame-box-b")
         )
-        self._furnish_iam()
+        iam = iam_backends[self.account][PARTITION]
+        role = iam.create_role(ROLE, "{}", "/", None, "", [], "3600")
+        self.instance_profile_arn = iam.create_instance_profile(ROLE, "/", [role.name]).arn
         self.bucket = f"flame-box-{secrets.token_hex(4)}"
-        self.client("s3").create_bucket(
-            Bucket=self.bucket, CreateBucketConfiguration={"LocationConstraint": self.region}
-        )
-        self.client("ec2").describe_instances()  # the first call takes a second: moto reads EC2's model
-        self.calls.clear()
-
-    def _furnish_iam(self) -> None:
-        iam = self.client("iam")
-        iam.create_role(RoleName=ROLE, AssumeRolePolicyDocument="{}")
-        self.instance_profile_arn = iam.create_instance_profile(InstanceProfileName=ROLE)["InstanceProfile"]["Arn"]
-        iam.add_role_to_instance_profile(InstanceProfileName=ROLE, RoleName=ROLE)
+        s3_backends[self.account][PARTITION].create_bucket(self.bucket, self.region)
 
     # one request
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from tests.box import rootfs
@@ -15,7 +16,7 @@ from tests.box.cloud import Cloud
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if {"box", "open_box"} & set(getattr(item, "fixturenames", ())):
+        if "able" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.box)
 
 
@@ -42,8 +43,14 @@ def open_box(able: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
         yield opened
 
 
+@pytest.fixture(scope="session")
+def aws_session() -> boto3.session.Session:
+    """Read AWS's models once."""
+    return boto3.session.Session()
+
+
 @pytest.fixture
-def cloud() -> Iterator[Cloud]:
+def cloud(aws_session: boto3.session.Session) -> Iterator[Cloud]:
     """AWS without guests."""
-    with Cloud() as opened:
+    with Cloud(session=aws_session) as opened:
         yield opened

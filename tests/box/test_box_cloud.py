@@ -52,6 +52,13 @@ def test_as_many_as_max_count_are_launched_and_all_have_the_profile(cloud: Cloud
     assert cloud.history.peak == 3
 
 
+def test_the_peak_is_the_most_there_ever_was_at_once(cloud: Cloud) -> None:
+    cloud.client("ec2").terminate_instances(InstanceIds=run(cloud, MaxCount=2))
+    run(cloud)
+    assert cloud.history.peak == 2
+    assert cloud.history.alive == 1
+
+
 def test_the_same_token_and_request_give_the_same_instances(cloud: Cloud) -> None:
     first = run(cloud, MaxCount=2, ClientToken="one", UserData="x")
     assert run(cloud, MaxCount=2, ClientToken="one", UserData="x") == first
