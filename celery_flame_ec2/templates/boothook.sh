@@ -129,6 +129,7 @@ Type=oneshot
 ExecStart=/usr/bin/env python3 -I -S /run/flame/bootstrap.py
 ExecStopPost=/bin/sh /run/flame/report bootstrap
 TimeoutStartSec=infinity
+Nice=-10
 TimeoutStopSec=5
 StandardOutput=journal+console
 SyslogIdentifier=flame

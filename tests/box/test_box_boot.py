@@ -1,0 +1,224 @@
+"""Does an instance boot, and where it cannot, does it say why and end itself?"""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import tarfile
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from celery_flame_ec2 import boot
+from celery_flame_ec2.config import Ec2Options
+from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.runner import Limits
+from tests.box.box import Box
+from tests.box.ec2 import BY_GUEST
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.box
+
+GONE = 10.0  #: seconds from a failure to the end of the instance
+APP = "proj"
+
+HELLO = '#!/bin/sh\ntouch "$FLAME_HELLO_FILE"\n'
+STAY = f"{HELLO}exec sleep 600\n"
+MUTE = "#!/bin/sh\nexec sleep 600\n"
+
+DUMP = """\
+#!/usr/bin/python3
+import json, os, pathlib, time
+found = {os.fsdecode(name): value.decode("latin-1") for name, value in os.environb.items()}
+pathlib.Path(os.environ["STATE_DIRECTORY"], "found").write_text(json.dumps(found))
+pathlib.Path(os.environ["FLAME_HELLO_FILE"]).touch()
+time.sleep(600)
+"""
+
+HOSTILE = {
+    "QUOTES": """it's "quoted" and 'quoted' and \\"escaped\\" """,
+    "COMMAND": "$(poweroff) `poweroff` ; poweroff & poweroff | poweroff",
+    "EXPANSION": "$HOME ${HOME} $$ $? !! ~ * ? [a] {a,b}",
+    "LINES": "first\nEOF\nUNIT\nREPORT\n\nsecond\\\nthird\n",
+    "CARRIAGE": "a\r\nb\rc",
+    "PERCENT": "%n %i %h %% 100%",
+    "BACKSLASH": "\\ \\\\ \\n \\x41 \\$ \\` C:\\dir\\",
+    "SPACES": "  both ends \t ",
+    "EMPTY": "",
+    "COMMENT": "# no comment ; nor this",
+    "BOUNDARY": "\n--==flame==--\nContent-Type: text/x-shellscript\n\n#!/bin/sh\npoweroff\n",
+    "JINJA": "## template: jinja\n{{ ds.meta_data }} {% raw %} ${{ a }}",
+    "LITERAL": '\'\'\'"""\\\' DOCUMENT = "{}" {0} {app} {env}',
+    "UNICODE": "grüße, мир, 世界, 🔥, \ufeff \u2028 \u00a0",
+    "CONTROL": "".join(map(chr, [*range(1, 32), 127])),
+    "LONG": "".join(random.Random(1).choices("$`\"'\\\n%()EOF ", k=8192)),
+    "lower_case": "x",
+}
+
+
+def archive(files: dict[str, str], mode: int = 0o755) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mode, entry.size = mode, len(text.encode())
+            tar.addfile(entry, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bench:
+    """Boots instances of a box with a bundle of this test's own making."""
+
+    box: Box
+
+    def boot(
+        self, bundle: bytes | None, *, limits: Limits | None = None, sha256: str | None = None, **options: Any
+    ) -> str:
+        key = f"{random.randbytes(8).hex()}.tar.gz"
+        client = self.box.client("s3")
+        if bundle is not None:
+            client.put_object(Bucket=self.box.cloud.bucket, Key=key, Body=bundle)
+        own = Ec2Options(
+            app=APP,
+            s3_bundle_url=f"s3://{self.box.cloud.bucket}/{key}",
+            s3_service_endpoint=self.box.endpoint,
+            instance_metadata_url=self.box.metadata_url,
+            instance_metadata_token_url=self.box.metadata_token_url,
+            **options,
+        )
+        letter = Parent(owner="test", pool="p", backend="ec2", queues=("q",), concurrency=1, limits=limits or Limits())
+        return self.box.boot(boot.user_data(boot.document(letter, own, sha256=sha256)))
+
+    def failure(self, instance: str, *, timeout: float = 60.0) -> str:
+        """Return what a boot failed of, once the instance has powered itself off after saying so, and said it once."""
+        self.box.wait_for_console(instance, boot.FAILURE_PREFIX, timeout)
+        ended = self.box.wait_for(instance, "terminated", GONE)
+        assert ended.cause == BY_GUEST
+        console = self.box.instance(instance).console
+        assert console.count(boot.FAILURE_PREFIX) == 1
+        return boot.failure(console) or ""
+
+
+@pytest.fixture
+def bench(open_box: Box) -> Bench:
+    return Bench(box=open_box)
+
+
+def test_every_value_of_env_reaches_the_release_byte_for_byte(bench: Bench) -> None:
+    instance = bench.boot(archive({f"bin/{APP}": DUMP}), env=HOSTILE)
+    bench.box.wait_for_console(instance, "flame: release started")
+    path = "/var/lib/flame-release/found"
+    wait_until(lambda: bench.box.run(instance, "test", "-e", "/run/flame-release/hello").returncode == 0, what="hello")
+    found = json.loads(bench.box.run(instance, "cat", path).stdout)
+    bench.box.cut_power(instance)
+    assert {name: found.get(name) for name in HOSTILE} == {
+        name: value.encode().decode("latin-1") for name, value in HOSTILE.items()
+    }
+    assert found["FLAME_RUNNER_ID"] == instance
+    assert Parent.decode(found["FLAME_PARENT"]).pool == "p"
+
+
+def test_a_release_that_ends_after_its_hello_ends_the_instance_without_a_failure(bench: Bench) -> None:
+    instance = bench.boot(archive({f"bin/{APP}": HELLO}))
+    assert bench.box.wait_for(instance, "terminated").cause == BY_GUEST
+    console = bench.box.instance(instance).console
+    assert boot.failure(console) is None
+    assert "flame: ended (exited 0)" in console
+
+
+def test_the_release_runs_as_its_own_user_and_reads_no_secret_file(bench: Bench) -> None:
+    script = f"{HELLO}id --user --name\ncat /run/flame/env || echo refused\nexec sleep 600\n"
+    instance = bench.boot(archive({f"bin/{APP}": script}), user="somebody", env={"SECRET": "hidden-value"})
+    console = bench.box.wait_for_console(instance, "refused")
+    modes = bench.box.run(instance, "stat", "--format=%a %U", "/run/flame", "/run/flame/env").stdout
+    bench.box.cut_power(instance)
+    assert "somebody" in console
+    assert "hidden-value" not in console
+    assert modes.splitlines() == ["700 root", "600 root"]
+
+
+def test_units_are_what_systemd_understands(bench: Bench) -> None:
+    instance = bench.boot(archive({f"bin/{APP}": STAY}))
+    bench.box.wait_for_console(instance, "flame: release started")
+    units = (
+        "release.service",
+        "deadman.timer",
+        "lifetime.timer",
+        "bootstrap.service",
+        "unstarted.service",
+        "off.service",
+    )
+    said = bench.box.run(instance, "systemd-analyze", "verify", *(f"flame-{unit}" for unit in units)).stderr
+    bench.box.cut_power(instance)
+    assert [line for line in said.splitlines() if "flame" in line] == []
+
+
+CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
+    "no such bundle": (None, {}, "fetch: no such bundle s3://"),
+    "a corrupt bundle": (b"no archive " * 1000, {}, "unpack: the bundle cannot be unpacked: gzip: stdin: not in gzip"),
+    "a wrong checksum": (archive({f"bin/{APP}": STAY}), {"sha256": "0" * 64}, "fetch: wrong checksum: sha256 "),
+    "a bundle without the program": (archive({"bin/other": STAY}), {}, f"release: the bundle has no bin/{APP}"),
+    "a program nobody may run": (archive({f"bin/{APP}": STAY}, 0o600), {}, f"release: bin/{APP} in the bundle is not"),
+    "a start command that exits at once": (
+        archive({f"bin/{APP}": "#!/bin/sh\necho ImportError: no module named proj >&2\nexit 3\n"}),
+        {},
+        "start: the start command ended (exited 3): ImportError: no module named proj",
+    ),
+    "a start command that cannot be run": (
+        archive({f"bin/{APP}": "#!/no/such/interpreter\n"}),
+        {},
+        "start: the start command ended (exited 203): ",
+    ),
+    "a secret that does not exist": (
+        archive({f"bin/{APP}": STAY}),
+        {"env": {"SECRET": {"from_ssm": "/no/such"}}},
+        "environment: no such SSM parameter: /no/such",
+    ),
+    "a worker that never says hello": (
+        archive({f"bin/{APP}": MUTE}),
+        {"limits": Limits(boot_timeout=10)},
+        "start: no hello from the worker within boot_timeout",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_boot_that_fails_names_step_and_cause_and_powers_off(case: str, bench: Bench) -> None:
+    bundle, options, expected = CASES[case]
+    if "env" in options:
+        options = {**options, "env": {**options["env"], "AWS_ENDPOINT_URL": bench.box.endpoint}}
+    assert bench.failure(bench.boot(bundle, **options)).startswith(expected)
+
+
+def test_an_instance_without_credentials_names_the_remedy_and_powers_off(bench: Bench) -> None:
+    bench.box.give_credentials = False
+    try:
+        failure = bench.failure(bench.boot(archive({f"bin/{APP}": STAY})))
+    finally:
+        bench.box.give_credentials = True
+    assert failure == "credentials: the instance has no role; set iam_instance_profile"
+
+
+@pytest.mark.parametrize(
+    ("signal", "expected"),
+    [("KILL", "the bootstrap ended (killed KILL)"), ("STOP", "no hello from the worker within boot_timeout")],
+)
+def test_a_bootstrap_that_is_killed_or_hangs_powers_off(signal: str, expected: str, bench: Bench) -> None:
+    env = {"SECRET": {"from_ssm": "/slow"}, "AWS_ENDPOINT_URL": bench.box.endpoint}
+    bench.box.cloud.delay("GetParameters", 30, times=1)
+    instance = bench.boot(archive({f"bin/{APP}": STAY}), env=env, limits=Limits(boot_timeout=15))
+    bench.box.wait_for_console(instance, "flame: fetched and unpacked")
+    bench.box.run(instance, "systemctl", "kill", f"--signal={signal}", "--kill-who=main", "flame-bootstrap.service")
+    failure = bench.failure(instance)
+    bench.box.cloud.heal()
+    assert failure.endswith(expected)
+
+
+def test_a_second_boot_powers_off(bench: Bench) -> None:
+    instance = bench.boot(archive({f"bin/{APP}": MUTE}))
+    bench.box.wait_for_console(instance, "flame: release started")
+    bench.box.run(instance, "/var/lib/cloud/instance/boothooks/boothook.sh")
+    assert bench.failure(instance).endswith("this instance was booted before, and a runner runs once")
