@@ -238,24 +238,27 @@ class TestStart:
         assert done.stdout == "taken: start\n"
 
 
+@pytest.fixture(scope="module")
+def celery(self, example: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "celery", *words]
+        return subprocess.run(command, cwd=example, capture_output=True, text=True, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def output(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("output") / "x.tar.gz"
+
+
+@pytest.fixture(scope="module")
+def done(self, celery, output: Path) -> subprocess.CompletedProcess[str]:
+    options = ("--name", "proj", "--python", PYTHON, "--output", str(output))
+    return celery("-A", "proj.app", "flame", "release", "build", *options)
+
+
 class TestCommand:
-    @pytest.fixture(scope="class")
-    def celery(self, example: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-        def run(*words: str) -> subprocess.CompletedProcess[str]:
-            command = [sys.executable, "-m", "celery", *words]
-            return subprocess.run(command, cwd=example, capture_output=True, text=True, check=False)
-
-        return run
-
-    @pytest.fixture(scope="class")
-    def output(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tmp_path_factory.mktemp("output") / "x.tar.gz"
-
-    @pytest.fixture(scope="class")
-    def done(self, celery, output: Path) -> subprocess.CompletedProcess[str]:
-        options = ("--name", "proj", "--python", PYTHON, "--output", str(output))
-        return celery("-A", "proj.app", "flame", "release", "build", *options)
-
     def test_building_a_second_time_gives_the_same_bytes(self, done, output: Path, release: Release):
         assert done.returncode == 0, done.stderr
         assert output.read_bytes() == release.path.read_bytes()
