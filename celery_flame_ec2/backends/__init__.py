@@ -29,7 +29,9 @@ def open_backend(app: Celery, settings: Settings) -> Backend:
 
     path = import_path(app)
     if path is None:
-        raise BackendError("no new process could import this app: it must be a module's attribute, as `celery -A` wants")
+        raise BackendError(
+            "no new process could import this app: it must be a module's attribute, as `celery -A` wants"
+        )
     directory = Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}"
     command = [sys.executable, "-m", "celery", "-A", path, "flame", "child"]
     return LocalBackend(settings, command=command, directory=directory, environ=os.environ)
