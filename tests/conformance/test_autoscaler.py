@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tarfile
 from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree
@@ -26,8 +25,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=directory, check=True,
     )  # fmt: skip
     (archive,) = directory.glob("celery-*.tar.gz")
-    with tarfile.open(archive) as tar:
-        tar.extractall(directory, filter="data")
+    shutil.unpack_archive(archive, directory)
     (unpacked,) = (path for path in directory.iterdir() if path.is_dir())
     shutil.rmtree(unpacked / "celery")
     return unpacked
