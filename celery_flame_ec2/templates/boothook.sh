@@ -9,7 +9,6 @@ mkdir -p "$run" "$units/poweroff.target.d"
 
 # Says why and, in every case, leads to power-off. Quoted here-documents: the shell expands nothing in them.
 cat >"$run/report" <<'REPORT'
-#!/bin/sh
 run=/run/flame
 last_line() { # of what the release printed
     journalctl --sync

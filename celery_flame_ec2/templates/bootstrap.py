@@ -139,7 +139,7 @@ class Boot:
                 "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "RELEASE_NAME": self.app,
                 **resolved(self.document["env"], aws),
-                "FLAME_PARENT": self.document["letter"],
+                "FLAME_PARENT": base64.b64encode(json.dumps(self.document["letter"]).encode()).decode(),
                 "FLAME_RUNNER_ID": instance_id,
                 "FLAME_HELLO_FILE": "/run/flame-release/hello",
             }

@@ -1,0 +1,231 @@
+"""The bootstrap's pure parts: signatures, the environment file, paths, checksums."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import hashlib
+import re
+import sys
+import time
+from importlib import resources
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import quote
+
+import pytest
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from celery_flame_ec2.templates import bootstrap
+
+KEYS = {"AccessKeyId": "AKIDEXAMPLE", "SecretAccessKey": "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY", "Token": "a/b+c=="}
+values = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]))
+
+
+def botocore_signature(kind: type, method: str, url: str, headers: dict[str, str], body: bytes, stamp: str) -> str:
+    """What AWS's own signer makes of the same request."""
+    credentials = Credentials(KEYS["AccessKeyId"], KEYS["SecretAccessKey"], KEYS["Token"])
+    signer = kind(credentials, "s3" if kind is S3SigV4Auth else "ssm", "eu-central-1")
+    request = AWSRequest(method=method, url=url, data=body, headers=headers)
+    request.context["timestamp"] = stamp
+    signer._modify_request_before_signing(request)
+    return str(signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request))
+
+
+def own_signature(method: str, url: str, headers: dict[str, str], body: bytes, service: str, now: float) -> str:
+    signed = bootstrap.sign(method, url, headers, body, keys=KEYS, region="eu-central-1", service=service, now=now)
+    return signed["authorization"].rpartition("Signature=")[2]
+
+
+@settings(deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.sampled_from(["", "bytes=7-"]))
+@example("a b+c/ä~*'()!$&,;:@=%2F..//x/", "")
+def test_signatures_for_s3_are_those_of_botocore(key: str, wanted: str) -> None:
+    now = 1_800_000_000.0
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    url = f"https://releases.s3.eu-central-1.amazonaws.com/{quote(key, safe='/-_.~')}"
+    headers = {"x-amz-checksum-mode": "ENABLED", **({"range": wanted} if wanted else {})}
+    assert own_signature("GET", url, headers, b"", "s3", now) == botocore_signature(
+        S3SigV4Auth, "GET", url, headers, b"", stamp
+    )
+
+
+def test_signatures_of_a_listing_are_those_of_botocore() -> None:
+    url = "http://127.0.0.1:5000/releases/?continuation-token=a%2Fb%3D&encoding-type=url&list-type=2&prefix=a%20b%2F"
+    now = 1_800_000_000.0
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    assert own_signature("GET", url, {}, b"", "s3", now) == botocore_signature(S3SigV4Auth, "GET", url, {}, b"", stamp)
+
+
+def test_signatures_of_a_json_call_are_those_of_botocore() -> None:
+    now, body = 1_800_000_000.0, b'{"Names": ["/a"]}'
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": "AmazonSSM.GetParameters"}
+    url = "https://ssm.eu-central-1.amazonaws.com/"
+    signed = {**headers, "x-amz-content-sha256": hashlib.sha256(body).hexdigest()}
+    assert own_signature("POST", url, headers, body, "ssm", now) == botocore_signature(
+        SigV4Auth, "POST", url, signed, body, stamp
+    )
+
+
+def parse(text: str) -> dict[str, str]:
+    """Read an EnvironmentFile as systemd's `parse_env_file` does, for values in double quotes."""
+    found, position = {}, 0
+    while position < len(text):
+        name, _, _ = text[position:].partition("=")
+        position += len(name) + 1
+        assert text[position] == '"'
+        position, value = position + 1, ""
+        while text[position] != '"':
+            if text[position] != "\\":
+                value += text[position]
+            elif text[position + 1] in '"\\`$':
+                value, position = value + text[position + 1], position + 1
+            elif text[position + 1] == "\n":
+                position += 1
+            else:
+                value, position = value + text[position : position + 2], position + 1
+            position += 1
+        assert text[position + 1] == "\n"
+        found[name], position = value, position + 2
+    return found
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True), values))
+@example({"A": "\\", "B": 'a\\"b', "C": "a\\\nb\n", "D": "$(x) `y` ${Z}", "E": " \t\r ", "F": "", "G": "\\n"})
+def test_systemd_reads_back_what_the_environment_file_was_written_from(variables: dict[str, str]) -> None:
+    assert parse(bootstrap.environment_file(variables).decode()) == variables
+
+
+@pytest.mark.parametrize("relative", ["../x", "a/../../x", "/etc/passwd", "a//b", "./a", "a/.", "..", "a\0b"])
+def test_no_object_under_a_prefix_leaves_the_release(relative: str) -> None:
+    with pytest.raises(bootstrap.Refused, match="no path inside a release"):
+        bootstrap.inside("/srv/proj/release.new", relative)
+
+
+def test_an_object_under_a_prefix_keeps_its_place() -> None:
+    assert bootstrap.inside("/srv/x", "bin/my app..py") == "/srv/x/bin/my app..py"
+
+
+def download(checksum: str, content: bytes = b"content") -> bootstrap.Download:
+    found = bootstrap.Download.__new__(bootstrap.Download)
+    found.checksum, found.digest = checksum, hashlib.sha256(content)
+    return found
+
+
+WHOLE = base64.b64encode(hashlib.sha256(b"content").digest()).decode()
+OTHER = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
+
+
+@pytest.mark.parametrize("checksum", ["", WHOLE, f"{OTHER}-3"], ids=["none", "of the whole", "of a multipart's parts"])
+def test_a_checksum_that_does_not_contradict_is_accepted(checksum: str) -> None:
+    download(checksum).verify(hashlib.sha256(b"content").hexdigest())
+
+
+@pytest.mark.parametrize(
+    ("checksum", "expected"), [(OTHER, None), (WHOLE, "0" * 64)], ids=["kept by S3", "the parent's"]
+)
+def test_a_wrong_checksum_is_refused(checksum: str, expected: str | None) -> None:
+    with pytest.raises(bootstrap.Refused, match=r"wrong checksum: sha256 .*, expected"):
+        download(checksum).verify(expected)
+
+
+def aws(**document: Any) -> bootstrap.Aws:
+    return bootstrap.Aws({"s3_endpoint": None, "env": {}, **document}, "eu-west-1", "amazonaws.com", KEYS)
+
+
+@pytest.mark.parametrize(
+    ("configured", "bucket", "expected"),
+    [
+        ({}, "releases", "https://releases.s3.eu-west-1.amazonaws.com"),
+        ({}, "my.releases", "https://s3.eu-west-1.amazonaws.com/my.releases"),
+        ({"s3_endpoint": "http://127.0.0.1:5000/"}, "releases", "http://127.0.0.1:5000/releases"),
+        ({"env": {"AWS_ENDPOINT_URL_S3": "https://own"}}, "releases", "https://own/releases"),
+        ({"env": {"AWS_ENDPOINT_URL": {"from_ssm": "/x"}}}, "releases", "https://releases.s3.eu-west-1.amazonaws.com"),
+    ],
+)
+def test_a_bucket_is_asked_where_it_is(configured: dict[str, Any], bucket: str, expected: str) -> None:
+    assert bootstrap.Bucket(aws(**configured), f"s3://{bucket}/a/b.tar.gz").base() == expected
+
+
+class Secrets:
+    """SSM and Secrets Manager, in memory."""
+
+    def __init__(self, parameters: dict[str, str], secrets: dict[str, dict[str, str]]) -> None:
+        self.parameters, self.secrets = parameters, secrets
+        self.asked: list[int] = []
+
+    def call(self, service: str, target: str, payload: dict[str, Any]) -> dict[str, Any]:
+        if service == "secrets_manager":
+            return self.secrets[payload["SecretId"]]
+        self.asked.append(len(payload["Names"]))
+        known = [name for name in payload["Names"] if name in self.parameters]
+        found = [
+            {"Name": name.partition(":")[0], "Value": self.parameters[name]}
+            | ({"Selector": ":" + name.partition(":")[2]} if ":" in name else {})
+            for name in known
+        ]
+        return {"Parameters": found, "InvalidParameters": [n for n in payload["Names"] if n not in known]}
+
+
+def resolve(env: dict[str, Any], secrets: Secrets) -> dict[str, str]:
+    return bootstrap.resolved(env, cast(bootstrap.Aws, secrets))
+
+
+def test_references_are_resolved_ten_parameters_at_a_time() -> None:
+    secrets = Secrets({f"/p/{n}": str(n) for n in range(12)} | {"/v:3": "third"}, {"s": {"SecretString": "hush"}})
+    env: dict[str, Any] = {f"P{n}": {"from_ssm": f"/p/{n}"} for n in range(12)}
+    env |= {"AGAIN": {"from_ssm": "/p/1"}, "V": {"from_ssm": "/v:3"}, "S": {"from_secretsmanager": "s"}, "PLAIN": "x"}
+    found = resolve(env, secrets)
+    assert found == {f"P{n}": str(n) for n in range(12)} | {"AGAIN": "1", "V": "third", "S": "hush", "PLAIN": "x"}
+    assert secrets.asked == [10, 3]
+
+
+@pytest.mark.parametrize(
+    ("env", "cause"),
+    [
+        ({"A": {"from_ssm": "/gone"}}, "no such SSM parameter: /gone"),
+        ({"A": {"from_secretsmanager": "binary"}}, "the secret binary is binary"),
+        ({"A": {"from_ssm": "/nul"}}, "the value of A has a NUL byte"),
+    ],
+)
+def test_a_reference_that_gives_no_value_is_named(env: dict[str, Any], cause: str) -> None:
+    with pytest.raises(bootstrap.Refused, match=cause):
+        resolve(env, Secrets({"/nul": "a\0b"}, {"binary": {"SecretBinary": "eA=="}}))
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cause"),
+    [
+        (404, "<Error><Code>NoSuchKey</Code></Error>", "no such bundle s3://releases/k"),
+        (404, "", "no such bundle s3://releases/k"),
+        (404, "<Error><Code>NoSuchBucket</Code></Error>", "no such bucket s3://releases"),
+        (403, "<Error><Code>AccessDenied</Code><Message>No</Message></Error>", "needs s3:GetObject"),
+        (400, "<Error><Code>Odd</Code><Message>Not so</Message></Error>", r"answered 400 .*\(Odd: Not so\)"),
+        (503, "<html>", "answered 503"),
+    ],
+)
+def test_what_s3_refuses_is_said_in_one_cause(status: int, body: str, cause: str) -> None:
+    response: Any = SimpleNamespace(status=status, read=lambda _: body.encode())
+    assert re.search(cause, bootstrap.Bucket(aws(), "s3://releases/k").explain(response, "k"))
+
+
+def test_the_bootstrap_needs_the_standard_library_alone() -> None:
+    source = (resources.files("celery_flame_ec2") / "templates" / "bootstrap.py").read_text()
+    imported = {
+        name.partition(".")[0]
+        for node in ast.walk(ast.parse(source))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    assert imported <= sys.stdlib_module_names
