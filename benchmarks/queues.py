@@ -22,7 +22,8 @@ from typing import Any
 import redis
 from celery import Celery
 
-from celery_flame_ec2.queues import measure, open_connection
+from celery_flame_ec2.broker import open_connection
+from celery_flame_ec2.queues import measure
 from tests.servers import RabbitServer, RedisServer
 
 SIZES = (1, 10, 100)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from .parent import Parent, flame_parent
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 __all__ = ("Autoscaler", "Parent", "__version__", "flame_parent")
 
 __version__ = "0.1.0"
+
+# Without this, what a command tells in its own words would stand on stderr a second time.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
 def __getattr__(name: str) -> Any:

@@ -13,6 +13,7 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.messaging import Consumer
 
+from .broker import channel
 from .runner import RunnerState
 
 logger = logging.getLogger(__name__)
@@ -119,8 +120,8 @@ class Presence:
             receiver = self._app.events.Receiver(
                 connection, handlers={EVENT: self._hear}, routing_key=ROUTING_KEY, app=self._app
             )
-            channel = connection.default_channel
-            for consumer in receiver.get_consumers(functools.partial(Consumer, channel), channel):
+            opened = channel(connection)
+            for consumer in receiver.get_consumers(functools.partial(Consumer, opened), opened):
                 consumer.consume()
         except BaseException:
             connection.release()

@@ -14,12 +14,13 @@ from celery import Celery
 from kombu.connection import Connection
 
 from .backends.base import Backend
+from .broker import has_fanout, open_connection
 from .config import Settings
 from .errors import BackendError, DemandUnknown, FlameError, SettingsError
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import Presence, Word
-from .queues import Measurement, has_fanout, measure, open_connection
+from .queues import Measurement, measure
 from .runner import Runner, RunnerState
 
 logger = logging.getLogger(__name__)
@@ -117,7 +118,8 @@ class Service:
         """Hear runners for so long; returns early where nothing can be heard."""
         deadline = time.monotonic() + seconds
         while self._presence is not None and (left := deadline - time.monotonic()) > 0:
-            self._presence.listen(left)
+            if not self._presence.listen(left) and self.since is None:
+                return
 
     @property
     def since(self) -> float | None:
@@ -147,13 +149,12 @@ class Service:
             return None
         self._listed_at = now
         try:
-            self._complete()
             listed = self._backend.runners()
         except BackendError as exc:
             self._listing = Unknown(why=f"the runners cannot be listed: {exc}")
             self._complain("compute backend", exc)
             return None
-        self._listing = None
+        self._listing = self._complete()
         if self._presence is not None:
             self._presence.forget(self._presence.words.keys() - {runner.id for runner in listed} - self._known())
         return listed
@@ -166,10 +167,16 @@ class Service:
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
 
-    def _complete(self) -> None:
-        for pool in self.pools:
-            if pool.settings.max_concurrency is None:
-                pool.settings = with_concurrency(pool.settings, self._backend)
+    def _complete(self) -> Unknown | None:
+        """Find out what the settings leave to the machines; return why that is unknown."""
+        try:
+            for pool in self.pools:
+                if pool.settings.max_concurrency is None:
+                    pool.settings = with_concurrency(pool.settings, self._backend)
+        except BackendError as exc:
+            self._complain("compute backend", exc)
+            return Unknown(why=f"how many tasks a runner takes is unknown: {exc}")
+        return None
 
     def _demands(self) -> Mapping[str, Demand | Unknown]:
         queues = [queue for pool in self.pools for queue in pool.settings.queues]

@@ -28,9 +28,9 @@ def serve(ctx: click.Context, loglevel: int, **_: Any) -> None:
     """Watch the queues and raise runners, without a worker of its own; until SIGINT or SIGTERM. Runners go on."""
     app: Celery = ctx.obj.app
     settings = settings_of(app)
-    app.log.setup(loglevel=loglevel, redirect_stdouts=False)
     service = Service(app, settings, open_backend(app, settings))
     _check(service)
+    app.log.setup(loglevel=loglevel, redirect_stdouts=False)
 
     def stop(signum: int, _: FrameType | None) -> None:
         logger.info("stopping on %s; runners go on", signal.Signals(signum).name)

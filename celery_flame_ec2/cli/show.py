@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import json
+import logging
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import click
 from celery import Celery
 from celery.bin.base import CeleryCommand, handle_preload_options
+from celery.platforms import EX_UNAVAILABLE
 
 from .. import boot
 from ..backends import open_backend
@@ -21,6 +24,8 @@ from ..presence import BEAT
 from ..runner import Runner
 from ..service import Service
 from ..settings import settings_of
+
+logger = logging.getLogger(__name__)
 
 #: Seconds to listen for runners: each speaks once in a beat.
 LISTEN = BEAT + 0.5
@@ -37,7 +42,10 @@ NO_PARENT = (
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]
 def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
-    """Show what would be done now for each pool, and why. Does nothing."""
+    """Show what would be done now for each pool, and why. Does nothing.
+
+    Exit code 69 says that broker or compute backend did not answer.
+    """
     app: Celery = ctx.obj.app
     service, demands = _look(app, settings_of(app))
     plans = {
@@ -47,18 +55,16 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
         for pool in service.pools
     }
     service.close()
-    note = None if _has_parent(app) else NO_PARENT
+    unknown = _unknown(service, demands)
+    note = NO_PARENT if not unknown and not _has_parent(app) else None
     if as_json:
         pools = {name: _plan_fields(each) for name, each in plans.items()}
         click.echo(json.dumps({"pools": pools, "note": note}, indent=2))
-        return
-    for name, each in plans.items():
-        click.echo(f"{name}: launch {each.launch}, reap {len(each.reap)}{' (held)' if each.held else ''}")
-        click.echo(f"  {each.reason}")
-        for item in each.reap:
-            click.echo(f"  reap {item.runner.id}: {item.reason}")
-    if note:
-        click.echo(f"note: {note}")
+    else:
+        _print_plans(plans)
+        if note:
+            click.echo(f"note: {note}")
+    ctx.exit(EX_UNAVAILABLE if unknown else 0)
 
 
 @click.command(cls=CeleryCommand)
@@ -66,7 +72,10 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]
 def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
-    """Show queues and runners as they are. Needs broker and compute backend, but no running worker."""
+    """Show queues and runners as they are. Needs broker and compute backend, but no running worker.
+
+    Exit code 69 says that one of them did not answer.
+    """
     app: Celery = ctx.obj.app
     settings = settings_of(app)
     service, demands = _look(app, settings)
@@ -76,12 +85,13 @@ def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
     unknown = service.listing.why if service.listing is not None else None
     if as_json:
         click.echo(json.dumps({"owner": settings.owner, "pools": pools, "runners_unknown": unknown}, indent=2))
-        return
-    click.echo(f"{settings.owner} ({settings.backend})")
-    for name, fields in pools.items():
-        _print_pool(name, fields)
-    if unknown:
-        click.echo(unknown)
+    else:
+        click.echo(f"{settings.owner} ({settings.backend})")
+        for name, fields in pools.items():
+            _print_pool(name, fields)
+        if unknown:
+            click.echo(unknown)
+    ctx.exit(EX_UNAVAILABLE if _unknown(service, demands) else 0)
 
 
 @click.command(cls=CeleryCommand, name="user-data")
@@ -110,13 +120,27 @@ def _look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | 
     return service, dict(service.look())
 
 
+def _unknown(service: Service, demands: Mapping[str, Demand | Unknown]) -> bool:
+    """Tell whether broker or compute backend left something unsaid."""
+    return service.listing is not None or any(isinstance(demand, Unknown) for demand in demands.values())
+
+
 def _has_parent(app: Celery) -> bool:
     """Ask the workers; where none can be asked (no broker, no remote control), none is known."""
     try:
         stats = app.control.inspect(timeout=ASK).stats() or {}
-    except Exception:  # noqa: BLE001  whatever the broker's trouble is, the plan names it already
+    except Exception as exc:  # no remote control on this broker, or none that answers
+        logger.debug("the workers cannot be asked", exc_info=exc)
         return False
     return any("flame" in (worker.get("autoscaler") or {}) for worker in stats.values())
+
+
+def _print_plans(plans: Mapping[str, Plan]) -> None:
+    for name, each in plans.items():
+        click.echo(f"{name}: launch {each.launch}, reap {len(each.reap)}{' (held)' if each.held else ''}")
+        click.echo(f"  {each.reason}")
+        for item in each.reap:
+            click.echo(f"  reap {item.runner.id}: {item.reason}")
 
 
 def _plan_fields(each: Plan) -> dict[str, Any]:

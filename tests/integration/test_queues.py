@@ -17,8 +17,9 @@ from celery import Celery
 from kombu.entity import Queue
 from sqlalchemy import create_engine, text
 
+from celery_flame_ec2.broker import open_connection
 from celery_flame_ec2.errors import DemandUnknown
-from celery_flame_ec2.queues import Depth, Measurement, measure, open_connection
+from celery_flame_ec2.queues import Depth, Measurement, measure
 from tests.integration.conftest import serve
 from tests.servers import MotoServer, RabbitServer, RedisServer, SentinelServer, Server, TlsRedisServer
 from tests.waiting import wait_until

@@ -9,8 +9,9 @@ import pytest
 from celery import Celery
 from kombu.transport import virtual
 
+from celery_flame_ec2.broker import has_fanout, open_connection
 from celery_flame_ec2.errors import DemandUnknown
-from celery_flame_ec2.queues import Depth, _before, has_fanout, measure, open_connection
+from celery_flame_ec2.queues import Depth, _before, measure
 
 
 class Mute(virtual.Transport):
