@@ -117,10 +117,10 @@ class Presence:
     def _open(self) -> Connection:
         connection = self._connect()
         try:
-            receiver = self._app.events.Receiver(
-                connection, handlers={EVENT: self._hear}, routing_key=ROUTING_KEY, app=self._app
-            )
             opened = channel(connection)
+            receiver = self._app.events.Receiver(
+                opened, handlers={EVENT: self._hear}, routing_key=ROUTING_KEY, app=self._app
+            )
             for consumer in receiver.get_consumers(functools.partial(Consumer, opened), opened):
                 consumer.consume()
         except BaseException:
