@@ -63,6 +63,7 @@ class Terminator:
         self._lost_since: float | None = None
         self._told: str | None = None
         self._taken = 0
+        self._received = 0
         self._consumer: Any = None
         self._not_consuming_since: float | None = None
         self._drain_began_at = 0.0
@@ -74,6 +75,8 @@ class Terminator:
         """Begin to watch; before the worker connects, so that one that never does ends too."""
         signals.worker_ready.connect(self._on_ready)
         signals.worker_shutting_down.connect(self._on_told)
+        if self._letter.limits.single_use:
+            signals.task_received.connect(self._on_received)
         self._thread.start()
 
     def stop(self) -> None:
@@ -185,7 +188,7 @@ class Terminator:
             hello_at=self._hello_at,
             quiet_since=self._quiet_since,
             disconnected_since=self._lost_since,
-            taken=self._taken,
+            taken=max(self._taken, self._received),
             slots=self._letter.concurrency,
             told=self._told,
         )
@@ -195,6 +198,12 @@ class Terminator:
         logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool)
         if self._hello_file is not None:
             self._hello_file.touch()
+
+    def _on_received(self, **_: Any) -> None:
+        """Runs on the consumer's thread: between two looks, short tasks in any number would be taken."""
+        self._received += 1
+        if self._received == self._letter.concurrency and self._consumer is not None:
+            self._consumer.task_consumer.cancel()
 
     def _on_told(self, sig: str = "a signal", **_: Any) -> None:
         # The worker's own warm shutdown is under way already: this one only says why.
