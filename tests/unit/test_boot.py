@@ -79,7 +79,7 @@ def test_the_boothook_is_shipped_without_its_comments_and_otherwise_whole() -> N
     assert str(parts(document())[0].get_payload()).rstrip("\n").splitlines() == told
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=25)
 @given(st.dictionaries(names, texts | references, max_size=5))
 def test_any_value_survives_the_way_into_the_bootstrap(env: dict[str, Any]) -> None:
     configuration = document(env=env)

@@ -215,6 +215,28 @@ def test_what_s3_refuses_is_said_in_one_cause(status: int, body: str, cause: str
     assert re.search(cause, bootstrap.Bucket(aws(), "s3://releases/k").explain(response, "k"))
 
 
+class Pages(bootstrap.Bucket):
+    """A listing of two pages."""
+
+    queries: list[str]
+
+    def get(self, key: str, query: str = "", **headers: str) -> Any:
+        self.queries.append(query)
+        last = "continuation-token=a%2Fb%3D" in query
+        token = "" if last else "<NextContinuationToken>a/b=</NextContinuationToken>"
+        name = "p/last%2Bplus" if last else "p/first+space"
+        listing = f"<ListBucketResult xmlns='urn:s3'><Contents><Key>{name}</Key></Contents>{token}</ListBucketResult>"
+        return SimpleNamespace(read=listing.encode)
+
+
+def test_a_prefix_is_listed_page_by_page() -> None:
+    bucket = Pages(aws(), "s3://releases/p/")
+    bucket.queries = []
+    assert list(bucket.keys()) == ["p/first space", "p/last+plus"]
+    assert bucket.queries[0] == "encoding-type=url&list-type=2&prefix=p%2F"
+    assert len(bucket.queries) == 2
+
+
 def test_the_bootstrap_needs_the_standard_library_alone() -> None:
     source = (resources.files("celery_flame_ec2") / "templates" / "bootstrap.py").read_text()
     imported = {
