@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import signal
+import stat
 import subprocess
 import threading
 import time
@@ -143,9 +144,13 @@ class LocalBackend(Backend):
     def _living(self) -> Iterator[Record]:
         """Yield the runners whose lock is held, and forget the others."""
         try:
-            files = sorted(self._directory.glob("*.json"))
+            problem, files = self._distrust(), sorted(self._directory.glob("*.json"))
+        except FileNotFoundError:  # nothing was ever launched here
+            return
         except OSError as exc:
             raise BackendError(f"cannot list the runners in {self._directory}: {exc}") from exc
+        if problem:
+            raise BackendError(problem)
         for path in files:
             try:
                 record = _living_record(path)
@@ -171,11 +176,18 @@ class LocalBackend(Backend):
         return {name: str(value) for name, value in env.items()}
 
     def _make_directory(self) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = self._directory.lstat()
-        # Under a shared /tmp another user could have made it first, to feed us process ids to kill.
-        if status.st_uid != os.getuid() or status.st_mode & 0o077:
-            raise LaunchError(f"{self._directory} must belong to this user and be closed to others (chmod 700)")
+        for directory in (self._directory.parent, self._directory):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if problem := self._distrust():
+            raise LaunchError(problem)
+
+    def _distrust(self) -> str | None:
+        """Say what is wrong with the directory: in a shared /tmp others could feed us process ids to kill."""
+        for directory in (self._directory.parent, self._directory):
+            status = directory.lstat()
+            if status.st_uid != os.getuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
+                return f"{directory} must be a directory of this user that others cannot write to (chmod 700)"
+        return None
 
     def _remove_leftovers(self) -> None:
         """Remove old logs, and what a parent left that was killed in the middle of a launch."""
