@@ -239,7 +239,7 @@ class TestStart:
 
 
 @pytest.fixture(scope="module")
-def celery(self, example: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def celery(example: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "celery", *words]
         return subprocess.run(command, cwd=example, capture_output=True, text=True, check=False)
@@ -248,12 +248,12 @@ def celery(self, example: Path) -> Callable[..., subprocess.CompletedProcess[str
 
 
 @pytest.fixture(scope="module")
-def output(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("output") / "x.tar.gz"
 
 
 @pytest.fixture(scope="module")
-def done(self, celery, output: Path) -> subprocess.CompletedProcess[str]:
+def done(celery, output: Path) -> subprocess.CompletedProcess[str]:
     options = ("--name", "proj", "--python", PYTHON, "--output", str(output))
     return celery("-A", "proj.app", "flame", "release", "build", *options)
 
