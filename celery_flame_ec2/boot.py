@@ -93,14 +93,14 @@ def _units(options: Ec2Options, limits: Limits) -> dict[str, str]:
     )
     return {
         "flame-release.service": release,
-        "flame-deadman.timer": _timer(math.ceil(limits.boot_timeout)),
-        "flame-lifetime.timer": _timer(math.ceil(limits.boot_timeout) + life + stop),
+        "flame-hello.timer": _timer("flame-deadman.service", math.ceil(limits.boot_timeout)),
+        "flame-age.timer": _timer("flame-lifetime.service", math.ceil(limits.boot_timeout) + life + stop),
         "poweroff.target.d/flame.conf": f"[Unit]\nJobTimeoutSec={stop + MARGIN}\nJobTimeoutAction=poweroff-force\n",
     }
 
 
-def _timer(seconds: int) -> str:
-    return f"[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1\n"
+def _timer(service: str, seconds: int) -> str:
+    return f"[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1\nUnit={service}\n"
 
 
 def _part(name: str, text: str) -> str:

@@ -1,11 +1,12 @@
 #!/bin/sh
 # First thing cloud-init runs, at every boot. Static: no value of any user is in here. Arms what powers this machine
-# off when nothing else works; the bootstrap (the next part) sharpens the times. Its output would be lost (cloud-init
-# captures it), so what it has to say goes through a unit.
-umask 077
+# off when nothing else works, before anything else. What it would print is lost (cloud-init captures it), so what it
+# has to say goes through a unit.
+umask 022
 run=/run/flame
 units=/run/systemd/system
 mkdir -p "$run" "$units/poweroff.target.d"
+chmod 0700 "$run"
 
 # Says why and, in every case, leads to power-off. Quoted here-documents: the shell expands nothing in them.
 cat >"$run/report" <<'REPORT'
@@ -52,9 +53,10 @@ StandardOutput=journal+console
 SyslogIdentifier=flame
 UNIT
 
+# Until the bootstrap has started timers with the times of this runner. They trigger the services below.
 unit flame-deadman.timer <<'UNIT'
 [Unit]
-Description=Does the worker say hello in time?
+Description=Does the bootstrap arm its own timers in time?
 DefaultDependencies=no
 [Timer]
 OnActiveSec=90
@@ -74,15 +76,6 @@ ExecStart=/bin/sh /run/flame/report "no hello from the worker within boot_timeou
 TimeoutStartSec=10
 StandardOutput=journal+console
 SyslogIdentifier=flame
-UNIT
-
-unit flame-lifetime.timer <<'UNIT'
-[Unit]
-Description=Is this runner older than any runner may be?
-DefaultDependencies=no
-[Timer]
-OnBootSec=8d
-AccuracySec=1
 UNIT
 
 unit flame-lifetime.service <<'UNIT'
@@ -142,7 +135,7 @@ JobTimeoutAction=poweroff-force
 UNIT
 
 systemctl daemon-reload
-systemctl --no-block start flame-deadman.timer flame-lifetime.timer flame-unstarted.service
+systemctl --no-block start flame-deadman.timer flame-unstarted.service
 
 refuse() {
     echo "$1" >"$run/cause"

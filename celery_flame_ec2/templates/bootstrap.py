@@ -74,6 +74,7 @@ class Boot:
             thread.join()
         with self.step("start"):
             self.command("systemctl", "--no-block", "start", "flame-release.service")
+            self.command("systemctl", "daemon-reload")  # for what is new of units that were there before
         say(f"release started {time.monotonic() - began:.1f} s after the bootstrap")
 
     @contextlib.contextmanager
@@ -113,13 +114,14 @@ class Boot:
         return thread
 
     def arm(self) -> None:
-        """Put the release's unit in place and the exact times into what ends this machine."""
+        """Put the release's unit in place, and timers with this runner's times in that of the first one."""
         with self.step("arm"):
             for name, text in self.document["units"].items():
                 with open(f"{self.units}/{name}", "w", encoding="utf-8") as file:
                     file.write(text)
-            self.command("systemctl", "daemon-reload")
-            self.command("systemctl", "--no-block", "restart", "flame-deadman.timer", "flame-lifetime.timer")
+            # systemd reads a unit it has not seen yet by itself: no reload, which would stall the boot here
+            self.command("systemctl", "start", "flame-hello.timer", "flame-age.timer")
+            self.command("systemctl", "--no-block", "stop", "flame-deadman.timer")
 
     def add_user(self) -> None:
         user = self.document["user"]

@@ -127,8 +127,8 @@ def test_all_steps_leave_release_units_and_environment_and_start_the_unit(s3: An
     lines = environment.read_text().splitlines()
     assert {'GREETING="hi"', f'FLAME_RUNNER_ID="{IDENTITY.instance_id}"', 'RELEASE_NAME="proj"'} <= set(lines)
     assert (machine.root / "run/systemd/system/flame-release.service").exists()
-    assert ("systemctl", "daemon-reload") in machine.commands
-    assert machine.commands[-1] == ("systemctl", "--no-block", "start", "flame-release.service")
+    assert ("systemctl", "start", "flame-hello.timer", "flame-age.timer") in machine.commands
+    assert machine.commands[-2] == ("systemctl", "--no-block", "start", "flame-release.service")
     assert (machine.root / "run/flame/step").read_text() == "start"
 
 

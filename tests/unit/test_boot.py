@@ -144,10 +144,10 @@ def test_each_later_means_of_ending_waits_for_the_earlier_one() -> None:
     }
     stop = seconds["flame-release.service", "TimeoutStopSec"]
     life = seconds["flame-release.service", "RuntimeMaxSec"]
-    assert seconds["flame-deadman.timer", "OnBootSec"] == 91
+    assert seconds["flame-hello.timer", "OnBootSec"] == 91
     assert stop > limits.shutdown_timeout
     assert life > limits.max_lifetime + limits.shutdown_timeout
-    assert seconds["flame-lifetime.timer", "OnBootSec"] > 91 + life + stop - 1
+    assert seconds["flame-age.timer", "OnBootSec"] > 91 + life + stop - 1
     assert seconds["poweroff.target.d/flame.conf", "JobTimeoutSec"] > stop
 
 
