@@ -140,19 +140,15 @@ def test_the_release_runs_as_its_own_user_and_reads_no_secret_file(bench: Bench)
     assert modes.splitlines() == ["700 root", "600 root"]
 
 
-def test_units_are_what_systemd_understands(bench: Bench) -> None:
+def test_systemd_understands_the_units_and_rates_the_release_as_safe(bench: Bench) -> None:
     instance = bench.boot(archive({f"bin/{APP}": STAY}))
     bench.box.wait_for_console(instance, "flame: release started")
-    units = (
-        "release.service",
-        "deadman.timer",
-        "lifetime.timer",
-        "bootstrap.service",
-        "unstarted.service",
-        "off.service",
-    )
-    said = bench.box.run(instance, "systemd-analyze", "verify", *(f"flame-{unit}" for unit in units)).stderr
+    timers, services = ("deadman", "hello", "age"), ("release", "bootstrap", "unstarted", "deadman", "lifetime", "off")
+    units = [*(f"flame-{name}.timer" for name in timers), *(f"flame-{name}.service" for name in services)]
+    said = bench.box.run(instance, "systemd-analyze", "verify", *units).stderr
+    secure = bench.box.run(instance, "systemd-analyze", "security", "--threshold=20", "flame-release.service")
     bench.box.cut_power(instance)
+    assert secure.returncode == 0, secure.stdout[-100:]
     assert [line for line in said.splitlines() if "flame" in line] == []
 
 
