@@ -496,7 +496,8 @@ def unpack(chunks: Iterable[bytes], name: str, directory: str) -> None:
     if name.endswith(".zst") and not shutil.which("zstd"):
         raise Refused("the image has no zstd; install it there, or publish the bundle as .tar.gz")
     how = "--zstd" if name.endswith(".zst") else "--gzip"
-    options = ["--extract", how, "--no-same-owner", "--file", "-", "--directory", directory]
+    # as root `tar` would keep owners and setuid bits; here everything is root's, and nothing is setuid
+    options = ["--extract", how, "--no-same-owner", "--no-same-permissions", "--file", "-", "--directory", directory]
     with open(os.memfd_create("tar"), "w+b") as said:
         with (
             subprocess.Popen(["tar", *options], stdin=subprocess.PIPE, stderr=said) as tar,

@@ -149,6 +149,13 @@ def test_a_bundle_packed_with_zstd_is_unpacked(s3: Any, machine: Machine) -> Non
     assert (machine.installed("proj.tar.zst") / "bin/proj").read_bytes() == PROGRAM
 
 
+def test_what_was_setuid_in_the_bundle_is_not_so_in_the_release(s3: Any, machine: Machine) -> None:
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=archive({"bin/proj": PROGRAM}, mode=0o6777))
+    found = (machine.installed() / "bin/proj").stat()
+    assert found.st_mode & 0o7000 == 0
+    assert found.st_uid == 0
+
+
 def test_a_release_baked_into_the_image_is_replaced(s3: Any, machine: Machine) -> None:
     (machine.release / "bin").mkdir(parents=True)
     (machine.release / "bin/old").touch()
