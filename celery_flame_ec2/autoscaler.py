@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from .backends import open_backend
 from .errors import FlameError
+from .lease import open_lease
 from .parent import flame_parent
 from .service import Local, Service
 from .settings import is_chosen, settings_of
@@ -56,7 +57,8 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
             settings = settings_of(app)
             # Imports a cloud's SDK now, on the main thread: pool processes that were forked in the middle of an import
             # would carry half a module.
-            return Service(app, settings, open_backend(app, settings), local=self._processes)
+            backend, lease = open_backend(app, settings), open_lease(app, settings)
+            return Service(app, settings, backend, lease=lease, local=self._processes)
         except FlameError as exc:
             raise click.ClickException(str(exc)) from exc
 

@@ -64,6 +64,14 @@ def _bundle_url(value: Any) -> str:
     raise ValueError("s3://bucket/key that ends in .tar.gz, .tgz, .tar.zst or, for a prefix, in /")
 
 
+def _lease(value: Any) -> str | bool | None:
+    if value is None or value is False:
+        return value
+    if isinstance(value, str) and re.fullmatch(r"(rediss?://\S+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/\S+)", value):
+        return value
+    raise ValueError("a redis://, rediss:// or s3://bucket/key URL, None (chosen by itself) or False (off)")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RootVolume:
     """The root disk of an instance. Sizes in GiB, throughput in MiB/s."""
@@ -204,7 +212,13 @@ class Settings:
     owner: str = option(
         text(r"[\w.:@/+-]{1,128}", "letters, digits and . : @ / + - _, at most 128"),
         default="",
-        doc="names this deployment in tags; the app's name and the broker's database where not set",
+        doc="names this deployment in tags and in the lease; the app's name and the broker's database where not set",
+    )
+    lease: str | bool | None = option(
+        _lease,
+        default=None,
+        doc="where it is settled which of several parents acts; None is a file with `local`, else the Redis that is "
+        "broker or result backend, else the bucket of s3_bundle_url",
     )
     policy: str = option(
         text(r"[\w.]+:\w+", "a dotted path 'package.module:callable'"),

@@ -6,6 +6,7 @@ FlameError
 ├── DemandUnknown       the broker did not say how deep a queue is
 ├── BackendError        the compute backend did not answer, or refused
 │   └── LaunchError     nothing was launched, and the reason is known
+├── LeaseError          another parent may be acting
 ├── MetadataError       instance metadata did not answer
 └── ReleaseError        a release cannot be built or read
 """
@@ -41,6 +42,10 @@ class BackendError(FlameError):
 
 class LaunchError(BackendError):
     """Raised when a launch was refused: no runner came of it."""
+
+
+class LeaseError(FlameError):
+    """Raised when the lease's store did not answer, or when what only its holder may do is refused."""
 
 
 class MetadataError(FlameError):

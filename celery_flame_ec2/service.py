@@ -17,6 +17,7 @@ from .backends.base import Backend
 from .broker import has_fanout, open_connection
 from .config import Settings
 from .errors import BackendError, DemandUnknown, FlameError, SettingsError
+from .lease import Guarded, Lease
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import Presence, Word
@@ -52,31 +53,35 @@ class Service:
         settings: Settings,
         backend: Backend,
         *,
+        lease: Lease | None = None,
         local: Callable[[], Local] = Local,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
-        self._backend = backend
+        self._lease = lease or Lease()
+        self._term: int | None = None
+        self._backend = Guarded(backend, self._acts)
         self._local = local
         self._clock = clock
         self._stop = threading.Event()
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
         self._presence = _presence(app, self._connection, settings, clock)
         policy = load_policy(settings.policy)
-        self.pools = [Pool(pool, deployment=settings, backend=backend, policy=policy) for pool in settings.pools]
+        self.pools = [Pool(pool, deployment=settings, backend=self._backend, policy=policy) for pool in settings.pools]
         self._listing: Unknown | None = Unknown(why="the runners were not listed yet")
         self._listed_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
 
     def run(self) -> None:
         """Do rounds until `stop`; an error in one is logged and the next is tried."""
-        while not self._stop.is_set():
-            next_round = time.monotonic() + self._settings.interval
-            try:
-                self.tick()
-            except Exception:  # the thread must outlive whatever a round meets: children depend on being counted
-                logger.exception("a round failed; the next one follows in %g s", self._settings.interval)
-            self._wait(next_round)
+        with self._lease.kept():
+            while not self._stop.is_set():
+                next_round = time.monotonic() + self._settings.interval
+                try:
+                    self.tick()
+                except Exception:  # the thread must outlive whatever a round meets: children depend on being counted
+                    logger.exception("a round failed; the next one follows in %g s", self._settings.interval)
+                self._wait(next_round)
         self.close()
 
     def stop(self) -> None:
@@ -91,9 +96,13 @@ class Service:
         self._backend.close()
 
     def tick(self) -> None:
-        """Do one round: look, then decide and act pool by pool; trouble in one pool leaves the others alone."""
+        """Do one round: look, then decide and act pool by pool; trouble in one pool leaves the others alone.
+
+        Without the lease it is only looked, so that the round with which this parent takes over knows the runners.
+        """
+        self._take_over()
         demands = self.look()
-        for pool in self.pools:
+        for pool in self.pools if self._acts() else ():
             try:
                 plan = pool.decide(demands[pool.settings.name], self._clock(), listing=self._listing, since=self.since)
                 if pool.act(plan, self._clock()):
@@ -134,6 +143,18 @@ class Service:
     def snapshot(self) -> dict[str, Any]:
         """Return the last round as plain values, for `celery inspect stats`; cheap, from any thread."""
         return {pool.settings.name: _standing(pool) for pool in self.pools}
+
+    def _take_over(self) -> None:
+        before, self._term = self._term, self._lease.term if self._lease.holds() else None
+        if self._term is None:
+            for pool in self.pools:
+                pool.plan = None
+        elif self._term != before:
+            self._listed_at = float("-inf")  # the parent that acted before may have done so a moment ago
+
+    def _acts(self) -> bool:
+        """Tell whether this parent has held the lease since this round began to look."""
+        return self._lease.holds() and self._lease.term == self._term
 
     def _wait(self, until: float) -> None:
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
@@ -235,8 +256,8 @@ def _presence(app: Celery, connection: Connection, settings: Settings, clock: Ca
 
 
 def _standing(pool: Pool) -> dict[str, Any]:
-    states = [runner.state.value for runner in pool.roster.runners]
+    states, plan = [runner.state.value for runner in pool.roster.runners], pool.plan
     return {
         "runners": {state: states.count(state) for state in sorted(set(states))},
-        "decision": pool.plan.reason if pool.plan is not None else None,
+        "decision": plan.reason if plan is not None else None,
     }

@@ -13,6 +13,7 @@ from celery.bin.base import LOG_LEVEL, CeleryCommand, handle_preload_options
 
 from ..backends import open_backend
 from ..errors import DemandUnknown
+from ..lease import open_lease
 from ..policy import Unknown
 from ..service import Service
 from ..settings import settings_of
@@ -28,7 +29,7 @@ def serve(ctx: click.Context, loglevel: int, **_: Any) -> None:
     """Watch the queues and raise runners, without a worker of its own; until SIGINT or SIGTERM. Runners go on."""
     app: Celery = ctx.obj.app
     settings = settings_of(app)
-    service = Service(app, settings, open_backend(app, settings))
+    service = Service(app, settings, open_backend(app, settings), lease=open_lease(app, settings))
     _check(service)
     app.log.setup(loglevel=loglevel, redirect_stdouts=False)
 

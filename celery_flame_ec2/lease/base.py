@@ -1,0 +1,158 @@
+"""Does this parent hold the lease now?"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+from ..errors import LeaseError
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a store gives the lease of a silent holder to another, and how much earlier the holder stops.
+TTL, MARGIN = 10.0, 1.0
+#: Seconds between two requests of who holds it, and of who would like to.
+RENEW, LOOK = 3.0, 1.0
+#: Seconds a store may take to answer one request.
+REQUEST_TIMEOUT = 2.0
+#: Seconds between two lines about the same trouble.
+COMPLAIN_EVERY = 60.0
+#: Seconds a parent that stops waits for a request under way.
+STOP_PATIENCE = 4.0
+
+
+class Store(Protocol):
+    """One thing that one parent at a time can have. Used by one thread at a time."""
+
+    #: In words for the log.
+    place: str
+    #: Seconds for which `take` is good, counted from before its request was sent.
+    good_for: float
+
+    def take(self) -> bool:
+        """Take it, or keep it; False when another has it.
+
+        Raises:
+            LeaseError: the store did not answer, or refused.
+        """
+
+    def give_up(self) -> None:
+        """Let another have it at once.
+
+        Raises:
+            LeaseError: the store did not answer, or refused.
+        """
+
+
+class Lease:
+    """Says whether this parent is the one that acts.
+
+    What `take` granted runs out on this machine's clock alone, counted from before the request was sent: clocks need
+    not agree, and a parent that was stopped past its lease knows it when it wakes. Without a store it is always held.
+    """
+
+    def __init__(self, store: Store | None = None, *, clock: Callable[[], float] | None = None) -> None:
+        self._store = store
+        self._clock = clock or _since_boot
+        self._good_until = float("-inf") if store else float("inf")
+        #: Counts the times it came to this parent: while the number stays, nobody else had it.
+        self.term = 0
+        self._told: bool | None = None
+        self._trouble = False
+        self._complaint, self._complained_at = "", float("-inf")
+        self._stop = threading.Event()
+
+    def holds(self) -> bool:
+        """Tell whether this parent may act now; asks nobody. From any thread."""
+        return self._clock() < self._good_until
+
+    def renew(self) -> bool:
+        """Take the lease, or keep it; return whether it is held."""
+        if self._store is None:
+            return True
+        sent = self._clock()
+        try:
+            taken = self._store.take()
+            if not self.holds():
+                self.term += 1  # before it is held again, so that no old term is ever taken for held
+            self._good_until = sent + self._store.good_for if taken else float("-inf")
+            self._trouble = False
+        except LeaseError as exc:  # what was granted before stays good until it runs out
+            self._trouble = True
+            self._complain(exc)
+        self._tell(self._store.place)
+        return self.holds()
+
+    def release(self) -> None:
+        """Let another parent act at once. Nothing may be done after."""
+        held, self._good_until = self.holds(), float("-inf")
+        if self._store is None or not held:
+            return
+        try:
+            self._store.give_up()
+        except LeaseError as exc:
+            logger.warning("the lease will be free in %g s, not at once: %s", TTL, exc)
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep it on a thread of its own, for a round may wait for a cloud longer than a lease is good; then release.
+
+        The first try is over before the body begins.
+        """
+        self._stop.clear()
+        self._try()
+        keeper = threading.Thread(target=self._keep, name="flame-lease", daemon=True)
+        keeper.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            keeper.join(STOP_PATIENCE)
+            if not keeper.is_alive():
+                self.release()
+
+    def _keep(self) -> None:
+        while not self._stop.wait(RENEW if self.holds() and not self._trouble else LOOK):
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.renew()
+        except Exception:  # the thread must outlive whatever a store meets: without it nobody acts
+            self._trouble = True
+            logger.exception("the lease was not renewed")
+
+    def _tell(self, place: str) -> None:
+        holds = self.holds()
+        if holds == self._told or (self._trouble and not self._told):
+            return
+        if holds:
+            logger.info("this parent acts: it holds the lease (%s)", place)
+        elif self._told:
+            logger.info("this parent acts no more: it lost the lease (%s)", place)
+        else:
+            logger.info("standing by: another parent holds the lease (%s)", place)
+        self._told = holds
+
+    def _complain(self, exc: LeaseError) -> None:
+        now = self._clock()
+        if str(exc) != self._complaint or now - self._complained_at >= COMPLAIN_EVERY:
+            self._complaint, self._complained_at = str(exc), now
+            logger.error("lease: %s", exc)
+
+
+def new_holder() -> str:
+    """Return a name for this process that no other has or will have."""
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex}"
+
+
+def _since_boot() -> float:
+    # Goes on while the machine sleeps, where the system has such a clock: a lease runs out meanwhile.
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

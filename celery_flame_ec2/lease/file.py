@@ -1,0 +1,53 @@
+"""Which process of this machine holds a file?"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from ..errors import LeaseError
+
+
+class FileStore:
+    """A lease that the kernel ends with the process that holds it.
+
+    A record lock, not `flock`: the processes of a worker's pool are forks that outlive a killed parent, and would keep
+    an inherited lock for as long.
+    """
+
+    good_for = float("inf")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = -1
+        self.place = str(path)
+
+    def take(self) -> bool:
+        try:
+            file = self._file if self._is_in_place() else self._open()
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(file)  # or what clears old files away would take it for one
+        except BlockingIOError:
+            return False
+        except OSError as exc:
+            raise LeaseError(f"{self.place}: {exc.strerror or exc}") from exc
+        return True
+
+    def give_up(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+    def _open(self) -> int:
+        self.give_up()
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+        return self._file
+
+    def _is_in_place(self) -> bool:
+        """Tell whether the file that is open here is the one that another parent would open."""
+        try:
+            return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
+        except FileNotFoundError:
+            return False

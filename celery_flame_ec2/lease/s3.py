@@ -1,0 +1,111 @@
+"""Who wrote an S3 object last?"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ..errors import LeaseError
+from .base import MARGIN, REQUEST_TIMEOUT, TTL, new_holder
+
+#: Another parent wrote, or writes at this moment, or deleted.
+_LOST = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
+#: S3 says the second of a missing object to who may not list the bucket.
+_MISSING = {"NoSuchKey", "AccessDenied"}
+#: Writes in one `take`: the answer to an earlier one may have been lost, and it was ours that won.
+_ATTEMPTS = 3
+
+
+class S3Store:
+    """A lease in one object, changed by conditional writes only.
+
+    Another's lease has run out when this parent has seen the same version of the object for TTL by its own clock.
+    """
+
+    good_for = TTL - MARGIN
+
+    def __init__(
+        self, url: str, *, region: str | None, endpoint: str | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        parts = urlsplit(url)
+        self._object = {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
+        self._clock = clock
+        self._holder = new_holder()
+        self._ours: str | None = None
+        self._seen: tuple[str, float] = ("", float("inf"))
+        self._client: Any = _client(region, endpoint)
+        self.place = url
+
+    def take(self) -> bool:
+        for _ in range(_ATTEMPTS):
+            condition = {"IfMatch": self._ours} if self._ours else self._opening()
+            if condition is None:
+                return False
+            if self._write(condition):
+                return True
+        return False
+
+    def give_up(self) -> None:
+        if self._ours is not None:
+            self._ask("delete_object", IfMatch=self._ours)
+            self._ours = None
+
+    def _opening(self) -> dict[str, str] | None:
+        """Return the condition under which the lease can be had now; None while another's is good."""
+        answer = self._ask("get_object", but=_MISSING)
+        if answer is None:
+            return {"IfNoneMatch": "*"}
+        etag, body = answer
+        if self._holder.encode() in body:
+            return {"IfMatch": etag}
+        if etag != self._seen[0]:
+            self._seen = (etag, self._clock())
+        return {"IfMatch": etag} if self._clock() - self._seen[1] >= TTL else None
+
+    def _write(self, condition: dict[str, str]) -> bool:
+        # A version is told by its content: without a nonce a renewed lease would look like an old one.
+        body = json.dumps({"holder": self._holder, "nonce": uuid.uuid4().hex}).encode()
+        answer = self._ask("put_object", but=_LOST, Body=body, **condition)
+        self._ours = answer[0] if answer else None
+        return answer is not None
+
+    def _ask(self, action: str, *, but: Collection[str] = (), **words: Any) -> tuple[str, bytes] | None:
+        """Ask S3 once; return the ETag and body it answers, or None where it refuses for a reason in `but`."""
+        try:
+            answer = getattr(self._client, action)(**self._object, **words)
+            return answer.get("ETag", ""), answer["Body"].read() if "Body" in answer else b""
+        except ClientError as exc:
+            code = exc.response.get("Error", {}).get("Code")
+            if code in but:
+                return None
+            raise LeaseError(f"{self.place}: {_advice(code)}{exc}") from exc
+        except BotoCoreError as exc:
+            raise LeaseError(f"{self.place}: {exc}") from exc
+
+
+def _client(region: str | None, endpoint: str | None) -> Any:
+    config = Config(
+        connect_timeout=REQUEST_TIMEOUT,
+        read_timeout=REQUEST_TIMEOUT,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        user_agent_extra="celery-flame-ec2",
+    )
+    try:
+        make: Any = boto3.session.Session().client
+        return make("s3", region_name=region, endpoint_url=endpoint, config=config)
+    except (BotoCoreError, ValueError) as exc:
+        raise LeaseError(f"no S3 client for the lease: {exc}") from exc
+
+
+def _advice(code: str | None) -> str:
+    if code != "AccessDenied":
+        return ""
+    return "the parent needs s3:GetObject, s3:PutObject and s3:DeleteObject there, or another flame_lease: "
