@@ -1,4 +1,4 @@
-"""How does an AWS behave whose every answer takes its time?"""
+"""How does an EC2 behave that takes its time, or says no?"""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ NO_INSTANCE = (
 class SlowAws:
     """An EC2 without instances on a free port of 127.0.0.1; a context manager. `delay` is seconds to each answer."""
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, *, delay: float = 0.0, answer: tuple[int, bytes] = (200, NO_INSTANCE)) -> None:
         self.delay = delay
+        status, body = answer
         self.asked = 0
         self.answering = 0
         self._closed = threading.Event()
@@ -32,10 +33,10 @@ class SlowAws:
                 outer.answering += 1
                 outer._closed.wait(outer.delay)
                 outer.answering -= 1
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(NO_INSTANCE)))
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(NO_INSTANCE)
+                self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
                 """Stay silent."""

@@ -215,13 +215,18 @@ class Watch:
         self._thread.join()
 
 
-def one_line_error(ended: subprocess.CompletedProcess[str]) -> str:
-    """Return the line a command failed with, having checked that it is one, without a traceback."""
+def error_lines(ended: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return what a command failed with, having checked that it failed as a Unix user expects."""
     assert ended.returncode not in (0, None), ended.stdout
     assert "Traceback" not in ended.stderr + ended.stdout, ended.stderr
-    lines = [line for line in ended.stderr.splitlines() if line.strip()]
-    assert len(lines) == 1, ended.stderr
-    return lines[0]
+    assert ended.stderr.startswith("Error: "), ended.stderr
+    return ended.stderr.strip().splitlines()
+
+
+def one_line_error(ended: subprocess.CompletedProcess[str]) -> str:
+    """Return the line a command failed with, having checked that it is one."""
+    (line,) = error_lines(ended)
+    return line
 
 
 def _made(directory: Path) -> Path:
