@@ -20,13 +20,24 @@ logger = logging.getLogger(__name__)
 #: program -> Debian package that brings it
 PROGRAMS = {"debootstrap": "debootstrap", "systemd-nspawn": "systemd-container", "nsenter": "util-linux"}
 
+#: cloud-init as the image has it, less the modules for what a guest lacks: sshd, disks, a boot loader, vendors' agents
 CLOUD_CONFIG = """\
 datasource_list: [NoCloud]
 network: {config: disabled}
 preserve_hostname: true
 manage_etc_hosts: false
-locale: false
-ssh_genkeytypes: []
+cloud_init_modules: [migrator, seed_random, bootcmd, write-files, ca-certs, users-groups]
+cloud_config_modules: [apt-pipelining, apt-configure, timezone, disable-ec2-metadata, runcmd]
+cloud_final_modules:
+ - package-update-upgrade-install
+ - write-files-deferred
+ - scripts-vendor
+ - scripts-per-once
+ - scripts-per-boot
+ - scripts-per-instance
+ - scripts-user
+ - final-message
+ - power-state-change
 """
 
 
