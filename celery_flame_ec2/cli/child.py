@@ -47,6 +47,7 @@ def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:
     """
     return {
         "loglevel": "INFO",
+        "quiet": True,
         "prefetch_multiplier": 1,
         "optimization": "fair",
         "without_gossip": True,

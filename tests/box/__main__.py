@@ -7,14 +7,19 @@ import logging
 import os
 import shlex
 import sys
-import textwrap
-import threading
+import tempfile
 import time
+from pathlib import Path
+from typing import NoReturn
 
 from tests.box.box import Box
+from tests.box.burst import CELERY, Burst, build_release
 from tests.box.history import Transition
 from tests.box.rootfs import BoxUnusable
 from tests.servers import RedisServer, ServerMissing
+from tests.workers import Program
+
+TASKS = 100
 
 #: what every guest says at boot and nobody asked
 NOISE = ("[  OK  ]", "         ", "ci-info", "systemd 2", "Detected ")
@@ -37,42 +42,56 @@ class Screen:
         print(f"{when - self._started:7.2f}  {who:20} {text}", flush=True)
 
 
-def usage(box: Box, redis: RedisServer) -> str:
-    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in box.environment().items())
-    settings = f"""\
-        app.conf.broker_url = {redis.url!r}
-        app.conf.worker_autoscaler = "celery_flame_ec2:Autoscaler"
-        app.conf.flame_backend = "ec2"
-        app.conf.flame_ec2 = {{
-            "s3_bundle_url": "s3://{box.cloud.bucket}/<key>",
-            "image_id": {box.image_id!r},
-            "subnet_id": {box.subnet_id!r},
-            "security_group_id": {box.security_group_id!r},
-            "iam_instance_profile": {box.instance_profile!r},
-            "region": {box.region!r},
-            "ec2_service_endpoint": {box.endpoint!r},
-            "s3_service_endpoint": {box.endpoint!r},
-            "instance_metadata_url": {box.metadata_url!r},
-            "instance_metadata_token_url": {box.metadata_token_url!r},
-            "allow_local_broker": True,
-        }}"""
-    bucket = f"aws --endpoint-url {box.endpoint} s3 ls {box.cloud.bucket}"
-    return "\n\n".join([exports, textwrap.dedent(settings), f"What is in the bucket: {bucket}"])
+def usage(burst: Burst) -> str:
+    exports = "\n".join(f"export {name}={shlex.quote(value)}" for name, value in burst.environ.items())
+    flood = "from proj.tasks import nap; [nap.delay(0.5) for _ in range(100)]"
+    return f"""
+{exports}
+
+The box is open, and `celery -A proj.app worker --autoscale=2,1` is at work. With the lines above, in another terminal:
+
+    {sys.executable} -c {shlex.quote(flood)}
+    {CELERY[0]} -m celery -A proj.app flame status
+
+A first burst of {TASKS} tasks begins now. Ctrl-C closes the box.
+"""
 
 
 def watch() -> None:
     screen = Screen()
-    with RedisServer() as redis, Box(on_transition=screen.transition, on_line=screen.console) as box:
+    with contextlib.ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flame-box-example-")))
+        print("building the example project's release ...", flush=True)
+        bundle = build_release(directory / "proj.tar.gz")
+        redis = stack.enter_context(RedisServer())
+        box = stack.enter_context(Box(on_transition=screen.transition, on_line=screen.console))
         for name in box.removed:
             print(f"cleaned up after box {name}, which was killed")
-        print(usage(box, redis), "\n\nThe box is open. Ctrl-C closes it.", sep="", flush=True)
+        url = box.upload(bundle, "proj/1.tar.gz")
+        burst = stack.enter_context(
+            Burst(box, directory, broker=redis.url, results=redis.url, bundle_url=url, pool={"idle_shutdown_after": 10})
+        )
+        parent = burst.parent("worker", "--autoscale=2,1")
+        print(usage(burst), flush=True)
+        burst.flood(TASKS, 0.5)
         with contextlib.suppress(KeyboardInterrupt):
-            threading.Event().wait()
-        print("\nclosing: every guest's power is cut", flush=True)
+            follow(parent, screen)
+        print("\nclosing: the parent stops, every guest's power is cut", flush=True)
     launched = len(box.instances())
     print(
         f"closed: {launched} instances were launched, at most {box.peak} at once; none is left, and no file of theirs"
     )
+
+
+def follow(parent: Program, screen: Screen) -> NoReturn:
+    """Show what the parent decides, for ever."""
+    shown = 0
+    while True:
+        lines = [line for line in parent.output.splitlines() if "pool burst: " in line]
+        for line in lines[shown:]:
+            screen.line("parent", line.partition("pool burst: ")[2], time.time())
+        shown = len(lines)
+        time.sleep(0.2)
 
 
 def main() -> int:
