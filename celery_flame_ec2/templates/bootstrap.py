@@ -283,7 +283,7 @@ class Bucket:
         return f"https://{self.name}.{host}"
 
     def get(self, key: str, query: str = "", **headers: str) -> http.client.HTTPResponse:
-        url = f"{self.base()}/{quote(key, safe='/-_.~')}" + (f"?{query}" if query else "")
+        url = f"{self.base()}/{quote(key)}" + (f"?{query}" if query else "")
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         response = self.aws.send("s3", "GET", url, named)
         if response.status in (200, 206):
@@ -483,7 +483,7 @@ def secret(aws: Aws, name: str) -> str:
 
 def environment_file(variables: Mapping[str, str]) -> bytes:
     """Return the text of a systemd EnvironmentFile that gives every value back byte for byte."""
-    lines = (f'{name}="' + re.sub(r'(["\\`$])', r"\\\1", value) + '"\n' for name, value in variables.items())
+    lines = (f'{name}="' + re.sub(r'(["\\])', r"\\\1", value) + '"\n' for name, value in variables.items())
     return "".join(lines).encode()
 
 
