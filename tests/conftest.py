@@ -23,6 +23,7 @@ AWS = {
 def pytest_configure(config: pytest.Config) -> None:
     """Scrub the environment before any test module is imported."""
     for name in list(os.environ):
-        if name.startswith(("FLAME_", "CELERY_", "AWS_")) or name in {"RELEASE_NAME", "C_FAKEFORK"}:
+        ours = name.startswith(("FLAME_", "CELERY_", "AWS_")) or name in {"RELEASE_NAME", "C_FAKEFORK"}
+        if ours and name != "FLAME_BOX_CACHE":
             del os.environ[name]
     os.environ.update(AWS)
