@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 import random
-import tarfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from celery_flame_ec2.config import Ec2Options
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
 from tests.box.box import Box
+from tests.box.bundle import archive
 from tests.box.ec2 import BY_GUEST
 from tests.waiting import wait_until
 
@@ -56,16 +55,6 @@ HOSTILE = {
     "LONG": "".join(random.Random(1).choices("$`\"'\\\n%()EOF ", k=8192)),
     "lower_case": "x",
 }
-
-
-def archive(files: dict[str, str], mode: int = 0o755) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
-        for name, text in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.mode, entry.size = mode, len(text.encode())
-            tar.addfile(entry, io.BytesIO(text.encode()))
-    return buffer.getvalue()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
