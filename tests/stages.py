@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parent.parent
@@ -43,11 +44,13 @@ class Outcome:
     result: str
     seconds: float = 0.0
     passed: int = 0
+    failed: tuple[str, ...] = ()
     skipped: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        tests = f"{self.passed} passed, {self.skipped.total()} skipped" if self.passed or self.skipped else ""
-        return f"{self.stage:<22}{self.result:<12}{self.seconds:>5.0f} s  {tests}".rstrip()
+        tests = f"{self.passed} passed, {len(self.failed)} failed, {self.skipped.total()} skipped"
+        ran = self.passed or self.failed or self.skipped
+        return f"{self.stage:<22}{self.result:<12}{self.seconds:>5.0f} s  {tests if ran else ''}".rstrip()
 
 
 def main(names: Sequence[str]) -> int:
@@ -60,7 +63,8 @@ def main(names: Sequence[str]) -> int:
     print(f"\n{'=' * 20} what ran {'=' * 20}")
     print("\n".join(line for outcome in outcomes for line in report(outcome)))
     failures = [outcome.stage for outcome in outcomes if is_failure(outcome)]
-    print(f"failed: {', '.join(failures)}" if failures else "passed")
+    minutes = sum(outcome.seconds for outcome in outcomes) / 60
+    print(f"{'failed: ' + ', '.join(failures) if failures else 'passed'} ({minutes:.0f} min)")
     return 1 if failures else 0
 
 
@@ -73,23 +77,24 @@ def run(name: str, path: str) -> Outcome:
     # a missing interpreter is a stage that did not run, not a download
     env = {**os.environ, "PATH": path, "UV_PYTHON_DOWNLOADS": "never"}
     code = subprocess.run([sys.executable, "-m", "tox", "run", "-e", name], cwd=ROOT, env=env, check=False).returncode
-    seconds = time.monotonic() - started
-    print(f"{name}: {seconds:.0f} s", flush=True)
-    passed, skipped = read_report(junit) if junit.exists() else (0, Counter[str]())
-    return Outcome(
-        stage=name, result="FAILED" if code else "passed", seconds=seconds, passed=passed, skipped=skipped
+    outcome = Outcome(
+        stage=name, result="FAILED" if code else "passed", seconds=time.monotonic() - started,
+        **(read_report(junit) if junit.exists() else {}),
     )  # fmt: skip
+    print(f"{name}: {outcome.seconds:.0f} s", flush=True)
+    return outcome
 
 
-def read_report(junit: Path) -> tuple[int, Counter[str]]:
-    """Return how many tests passed, and how many were skipped for which reason."""
-    passed, skipped = 0, Counter[str]()
-    for case in ElementTree.parse(junit).getroot().iter("testcase"):
-        if (skip := case.find("skipped")) is not None:
-            skipped[skip.get("message", "")] += 1
-        elif case.find("failure") is None and case.find("error") is None:
-            passed += 1
-    return passed, skipped
+def read_report(junit: Path) -> dict[str, Any]:
+    """Return how many tests passed, which failed, and how many were skipped for which reason."""
+    cases = list(ElementTree.parse(junit).getroot().iter("testcase"))
+    failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
+    skips = [skip for case in cases if (skip := case.find("skipped")) is not None]
+    return {
+        "passed": len(cases) - len(failed) - len(skips),
+        "failed": tuple(f"{case.get('classname')}: {case.get('name')}" for case in failed),
+        "skipped": Counter(skip.get("message", "") for skip in skips),
+    }
 
 
 def report(outcome: Outcome) -> Iterator[str]:
@@ -97,6 +102,8 @@ def report(outcome: Outcome) -> Iterator[str]:
     yield str(outcome)
     if outcome.result == "not run":
         yield f"    no {interpreter(outcome.stage)} on this machine (`.venv/bin/uv python install` can bring one)"
+    for test in outcome.failed:
+        yield f"    failed: {test}"
     for reason, count in outcome.skipped.items():
         yield f"    {count} skipped: {reason}"
 
