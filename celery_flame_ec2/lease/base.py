@@ -60,11 +60,13 @@ class Lease:
 
     def __init__(self, store: Store | None = None, *, clock: Callable[[], float] | None = None) -> None:
         self._store = store
+        #: In words, for a log.
+        self.place = store.place if store else "no lease"
         self._clock = clock or _since_boot
         self._good_until = float("-inf") if store else float("inf")
         #: Counts the times it came to this parent: while the number stays, nobody else had it.
         self.term = 0
-        self._told: bool | None = None
+        self._told: int | None = None
         self._trouble = False
         self._complaint, self._complained_at = "", float("-inf")
         self._stop = threading.Event()
@@ -80,14 +82,14 @@ class Lease:
         sent = self._clock()
         try:
             taken = self._store.take()
-            if not self.holds():
+            if taken and not self.holds():
                 self.term += 1  # before it is held again, so that no old term is ever taken for held
             self._good_until = sent + self._store.good_for if taken else float("-inf")
             self._trouble = False
         except LeaseError as exc:  # what was granted before stays good until it runs out
             self._trouble = True
             self._complain(exc)
-        self._tell(self._store.place)
+        self._tell()
         return self.holds()
 
     def release(self) -> None:
@@ -129,17 +131,17 @@ class Lease:
             self._trouble = True
             logger.exception("the lease was not renewed")
 
-    def _tell(self, place: str) -> None:
-        holds = self.holds()
-        if holds == self._told or (self._trouble and not self._told):
+    def _tell(self) -> None:
+        term = self.term if self.holds() else 0
+        if term == self._told or (self._trouble and not self._told):
             return
-        if holds:
-            logger.info("this parent acts: it holds the lease (%s)", place)
+        if term:
+            logger.info("this parent acts: it holds the lease (%s)", self.place)
         elif self._told:
-            logger.info("this parent acts no more: it lost the lease (%s)", place)
+            logger.info("this parent acts no more: it lost the lease (%s)", self.place)
         else:
-            logger.info("standing by: another parent holds the lease (%s)", place)
-        self._told = holds
+            logger.info("standing by: another parent holds the lease (%s)", self.place)
+        self._told = term
 
     def _complain(self, exc: LeaseError) -> None:
         now = self._clock()

@@ -1,0 +1,370 @@
+"""Does exactly one of several parents act: on a real Redis, a real file, and S3 as moto knows it?"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3.session
+import pytest
+import redis
+from botocore.awsrequest import AWSResponse
+from celery import Celery
+
+from celery_flame_ec2.config import read_settings
+from celery_flame_ec2.errors import LeaseError
+from celery_flame_ec2.lease import Lease, open_lease
+from celery_flame_ec2.lease.base import TTL
+from celery_flame_ec2.lease.file import FileStore
+from celery_flame_ec2.lease.s3 import S3Store
+from tests.servers import RedisServer, SentinelServer, TlsRedisServer, free_port
+from tests.waiting import wait_until
+from tests.workers import ROOT, Deployment, Program
+
+from .conftest import serve
+
+ACTS, STANDS_BY, LOST = "this parent acts: ", "standing by: ", "this parent acts no more"
+LAUNCHED = r"pool pool: launched "
+
+
+@contextlib.contextmanager
+def deployment(directory: Path, broker: str, **conf: Any) -> Iterator[Deployment]:
+    pool = {"queues": ["celery"], "max": 2, "max_concurrency": 1, "idle_shutdown_after": 60}
+    with Deployment(directory, broker, flame_pools={"pool": pool}, **{"flame_lease": broker, **conf}) as work:
+        yield work
+        (directory / "released").touch()
+
+
+def two_parents(work: Deployment, **environ: str) -> tuple[Program, Program]:
+    """Start the one that acts, then the one that stands by."""
+    first = work.worker("--autoscale=1,1", name="first", **environ)
+    first.says(ACTS)
+    second = work.worker("--autoscale=1,1", name="second")
+    second.says(STANDS_BY)
+    return first, second
+
+
+def hold(work: Deployment, count: int = 30) -> None:
+    for number in range(count):
+        work.send("hold", number, str(work.directory / "released"))
+
+
+# --- two real parents
+
+
+def test_when_the_acting_parent_is_killed_the_other_acts_within_15_seconds(redis_url: str, tmp_path: Path) -> None:
+    with deployment(tmp_path, redis_url) as work, work.watched() as watch:
+        first, second = two_parents(work)
+        hold(work)
+        (one, *_) = work.has_runners(2).values()
+        first.kill()
+        os.killpg(one, signal.SIGKILL)
+        second.says(LAUNCHED, timeout=15)
+        wait_until(lambda: len(watch.seen) == 3, what="a third runner")
+    assert watch.most == 2
+    assert first.output.count(ACTS) == second.output.count(ACTS) == 1
+
+
+@pytest.mark.parametrize("other_stays", [True, False])
+def test_a_parent_that_was_stopped_between_decision_and_act_does_nothing_when_it_wakes(
+    other_stays: bool, redis_url: str, tmp_path: Path
+) -> None:
+    """Also when the lease is its own again by then, because the other has gone."""
+    stop = tmp_path / "stop"
+    with deployment(tmp_path, redis_url, flame_policy="tests.integration.apps.stopping:once") as work:
+        first, second = two_parents(work, WORK_STOP=str(stop))
+        stop.touch()
+        with work.watched() as watch:
+            hold(work)
+            second.says(ACTS)
+            work.has_runners(2)
+            if not other_stays:
+                second.kill()
+                client = redis.Redis.from_url(redis_url)
+                wait_until(lambda: not list(client.scan_iter("flame:lease:*")), what="the lease running out")
+            first.signal(signal.SIGCONT)
+            first.says("lost the lease since it looked")
+            if not other_stays:
+                first.says(ACTS, times=2)
+    assert not stop.exists()
+    assert LAUNCHED not in first.output
+    assert watch.most == 2
+    assert len(watch.seen) == 2
+
+
+def test_a_parent_that_stops_hands_over_at_once(redis_url: str, tmp_path: Path) -> None:
+    with deployment(tmp_path, redis_url) as work:
+        first = work.start("first", "flame", "serve")
+        first.says(ACTS)
+        second = work.worker("--autoscale=1,1", name="second")
+        second.says(STANDS_BY)
+        first.stop()
+        assert not list(redis.Redis.from_url(redis_url).scan_iter("flame:lease:*")) or ACTS in second.output
+        second.says(ACTS, timeout=TTL / 2)
+        third = work.start("third", "flame", "serve")
+        third.says(STANDS_BY)
+        second.stop()
+        third.says(ACTS, timeout=TTL / 2)
+
+
+@pytest.mark.parametrize("lease", ["redis", "file"])
+@pytest.mark.parametrize("attempt", range(10))
+def test_parents_started_together_launch_no_more_than_max(
+    lease: str, attempt: int, redis_url: str, tmp_path: Path
+) -> None:
+    conf = {"flame_lease": redis_url if lease == "redis" else None}
+    with deployment(tmp_path, redis_url, **conf) as work, work.watched() as watch:
+        hold(work)
+        parents = [work.start(name, "flame", "serve") for name in ("one", "two")]
+        for parent in parents:
+            parent.says(f"{ACTS}|{STANDS_BY}")
+        work.has_runners(2)
+        assert sum(ACTS in parent.output for parent in parents) == 1
+    assert watch.most == len(watch.seen) == 2
+
+
+# --- Redis
+
+
+def lease_in(url: str, **conf: Any) -> Lease:
+    app = Celery("proj", broker=url, set_as_current=False)
+    app.conf.update(conf)
+    ec2 = {
+        "s3_bundle_url": "s3://releases/proj.tar.gz", "app": "proj", "launch_template_id": "lt-0abc12345",
+        "allow_local_broker": True,
+    }  # fmt: skip
+    settings = read_settings(
+        {"flame_pools": {"pool": {"queues": "q"}}, "flame_backend": "ec2", "flame_ec2": ec2},
+        app_name="proj", broker_urls=(url,), environ={},
+    )  # fmt: skip
+    return open_lease(app, settings)
+
+
+def must_pass_between(first: Lease, second: Lease) -> None:
+    assert first.renew()
+    assert not second.renew()
+    assert first.renew()
+    first.release()
+    assert second.renew()
+    assert not first.renew()
+    second.release()
+
+
+def test_a_lease_lies_in_the_brokers_redis(redis_url: str) -> None:
+    must_pass_between(lease_in(redis_url), lease_in(redis_url))
+
+
+def test_a_lease_respects_the_brokers_key_prefix(redis_url: str) -> None:
+    conf = {"broker_transport_options": {"global_keyprefix": "proj-"}}
+    lease = lease_in(redis_url, **conf)
+    must_pass_between(lease, lease_in(redis_url, **conf))
+    lease.renew()
+    (key,) = redis.Redis.from_url(redis_url).scan_iter("*lease*")
+    assert key.startswith(b"proj-flame:lease:proj@")
+    assert 0 < redis.Redis.from_url(redis_url).pttl(key) <= TTL * 1000  # type: ignore[operator]
+
+
+def test_a_lease_lies_in_the_result_backends_redis_where_the_broker_is_another(redis_url: str, rabbit_url: str) -> None:
+    must_pass_between(lease_in(rabbit_url, result_backend=redis_url), lease_in(rabbit_url, result_backend=redis_url))
+    assert "flame:lease" in lease_in(rabbit_url, result_backend=redis_url).place
+
+
+def test_a_lease_goes_through_tls_and_sentinels() -> None:
+    for server in serve(TlsRedisServer):
+        must_pass_between(lease_in(server.url), lease_in(server.url))
+        conf = {"broker_transport_options": {"master_name": "mymaster"}}
+        for sentinel in serve(functools.partial(SentinelServer, server)):
+            must_pass_between(lease_in(sentinel.url, **conf), lease_in(sentinel.url, **conf))
+
+
+def test_a_redis_that_stands_still_or_is_gone_is_trouble_and_then_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    for server in serve(lambda: RedisServer(password="secret")):
+        lease, other = lease_in(server.url), lease_in(server.url)
+        assert lease.renew()
+        with server.paused():
+            assert lease.renew()  # still good
+            assert not other.renew()
+        server.stop()
+        assert not other.renew()
+        server.start()
+        assert lease.renew()
+        assert not other.renew()
+    told = [record.message for record in caplog.records]
+    assert told
+    assert not any("secret" in line for line in told)
+
+
+# --- a file of this machine
+
+
+HOLD_AND_FORK = """
+import os, sys, time
+from pathlib import Path
+from celery_flame_ec2.lease.file import FileStore
+assert FileStore(Path(sys.argv[1])).take() is (sys.argv[2] == "True")
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_killed_process_leaves_a_file_free_though_its_forks_live(tmp_path: Path) -> None:
+    path = tmp_path / "directory" / "proj.lease"
+    holder = subprocess.Popen([sys.executable, "-c", HOLD_AND_FORK, path, "True"], cwd=ROOT, stdout=subprocess.PIPE)
+    assert holder.stdout is not None
+    fork = int(holder.stdout.readline())
+    try:
+        store = FileStore(path)
+        assert not store.take()
+        holder.kill()
+        holder.wait()
+        os.kill(fork, 0)
+        assert store.take()
+        assert store.take()
+    finally:
+        os.kill(fork, signal.SIGKILL)
+        holder.stdout.close()
+
+
+def test_a_file_somebody_removed_is_taken_anew(tmp_path: Path) -> None:
+    path = tmp_path / "proj.lease"
+    store = FileStore(path)
+    assert store.take()
+    path.unlink()
+    assert store.take()
+    assert path.exists()
+
+
+def test_a_link_in_place_of_the_file_is_trouble(tmp_path: Path) -> None:
+    path = tmp_path / "proj.lease"
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(LeaseError, match=r"proj\.lease: "):
+        FileStore(path).take()
+    assert not (tmp_path / "elsewhere").exists()
+
+
+# --- S3
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def s3(aws_url: str) -> Any:
+    make: Any = boto3.session.Session().client
+    client = make("s3", region_name="us-east-1", endpoint_url=aws_url)
+    client.create_bucket(Bucket="releases")
+    return client
+
+
+@pytest.fixture
+def new_store(s3: Any, aws_url: str, clock: Clock) -> Callable[[], S3Store]:
+    return lambda: S3Store("s3://releases/flame/lease/proj", region="us-east-1", endpoint=aws_url, clock=clock)
+
+
+@pytest.fixture
+def pair(new_store: Callable[[], S3Store]) -> tuple[S3Store, S3Store]:
+    return new_store(), new_store()
+
+
+def test_an_object_passes_between_parents(pair: tuple[S3Store, S3Store], s3: Any) -> None:
+    must_pass_between(Lease(pair[0]), Lease(pair[1]))
+    assert "Contents" not in s3.list_objects_v2(Bucket="releases")
+
+
+def test_an_object_unchanged_for_the_time_to_live_is_taken_over(pair: tuple[S3Store, S3Store], clock: Clock) -> None:
+    first, second = pair
+    assert first.take()
+    assert not second.take()
+    clock.now += TTL - 0.1
+    assert not second.take()
+    clock.now += 0.1
+    assert second.take()
+    assert not first.take()
+
+
+def test_an_object_that_is_renewed_is_never_taken_over(pair: tuple[S3Store, S3Store], clock: Clock) -> None:
+    first, second = pair
+    for _ in range(10):
+        assert first.take()
+        assert not second.take()
+        clock.now += TTL - 0.1
+
+
+def test_a_write_whose_answer_was_lost_is_recognised_as_ours(pair: tuple[S3Store, S3Store], s3: Any) -> None:
+    first, second = pair
+    assert first.take()
+    place = {"Bucket": "releases", "Key": "flame/lease/proj"}
+    s3.put_object(**place, Body=s3.get_object(**place)["Body"].read() + b" ")  # as our own, later nonce
+    assert first.take()
+    assert not second.take()
+
+
+def test_a_conflict_is_tried_again(pair: tuple[S3Store, S3Store]) -> None:
+    first, second = pair
+    conflicts = [409, 409]
+
+    def conflict(request: Any, **_: Any) -> AWSResponse | None:
+        if not conflicts:
+            return None
+        body = b"<Error><Code>ConditionalRequestConflict</Code></Error>"
+        raw = type("Raw", (), {"stream": lambda *_, **__: iter([body])})()
+        return AWSResponse(request.url, conflicts.pop(), {}, raw)
+
+    first._client.meta.events.register_first("before-send.s3.PutObject", conflict)
+    assert first.take()
+    assert not conflicts
+    assert not second.take()
+
+
+def test_a_deleted_object_is_written_anew(pair: tuple[S3Store, S3Store], s3: Any) -> None:
+    first, second = pair
+    assert first.take()
+    s3.delete_object(Bucket="releases", Key="flame/lease/proj")
+    assert first.take()
+    assert not second.take()
+
+
+def test_a_missing_bucket_and_a_closed_port_are_trouble(aws_url: str) -> None:
+    closed = f"http://127.0.0.1:{free_port()}"
+    for store in (
+        S3Store("s3://nowhere/proj", region="us-east-1", endpoint=aws_url),
+        S3Store("s3://releases/proj", region="us-east-1", endpoint=closed),
+    ):
+        with pytest.raises(LeaseError, match=r"^s3://\w+/proj: "):
+            store.take()
+
+
+def test_of_many_parents_that_ask_at_once_exactly_one_wins(aws_url: str, s3: Any) -> None:
+    stores = [S3Store("s3://releases/proj", region="us-east-1", endpoint=aws_url) for _ in range(8)]
+    barrier = threading.Barrier(len(stores))
+
+    def ask(store: S3Store) -> bool:
+        barrier.wait()
+        return store.take()
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        for _ in range(60):
+            (winner,) = itertools.compress(stores, pool.map(ask, stores))
+            winner.give_up()
