@@ -64,7 +64,8 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
 
     def _processes(self) -> Local:
         held = len(state.reserved_requests)
-        return Local(held=held, free=max(0, int(self.max_concurrency) - held))
+        queues = frozenset(self.worker.app.amqp.queues.consume_from)
+        return Local(held=held, free=max(0, int(self.max_concurrency) - held), queues=queues)
 
     def _start_service(self, **_: Any) -> None:
         self._thread.start()

@@ -28,11 +28,8 @@ _BOUNDARY = "==flame=="
 _PLACE = 'DOCUMENT = "{}"'
 
 
-def document(letter: Parent, options: Ec2Options, *, sha256: str | None = None) -> dict[str, Any]:
-    """Return the bootstrap's whole configuration, JSON-able.
-
-    `sha256` is the bundle's checksum in hexadecimal; a bundle with another one is refused on the runner.
-    """
+def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
+    """Return the bootstrap's whole configuration, JSON-able."""
     return {
         "app": options.app,
         "bundle": options.s3_bundle_url,
@@ -42,7 +39,7 @@ def document(letter: Parent, options: Ec2Options, *, sha256: str | None = None) 
         "metadata_url": options.instance_metadata_url,
         "region": options.region,
         "s3_endpoint": options.s3_service_endpoint,
-        "sha256": sha256,
+        "sha256": options.s3_bundle_sha256,
         "units": _units(options, letter.limits),
         "user": options.user,
     }

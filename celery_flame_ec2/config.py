@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import SettingsError
-from .options import flag, integer, mapping, number, one_of, option, optional, read, shown, some, suggestion, text
+from .options import flag, integer, kind_of, mapping, number, one_of, option, optional, read, some, suggestion, text
 from .parent import RESERVED_VARIABLES
 from .runner import Limits
 
@@ -101,6 +101,11 @@ class Ec2Options:
     s3_bundle_url: str | None = option(
         _bundle_url, default=None, doc="the release: s3://bucket/key.tar.gz, or a prefix"
     )
+    s3_bundle_sha256: str | None = option(
+        text(r"[0-9a-f]{64}", "64 hexadecimal digits"),
+        default=None,
+        doc="its checksum, as `flame release build` prints it; a runner refuses any other bundle before it runs",
+    )
     app: str | None = option(
         text(r"[a-z0-9][a-z0-9_-]{0,62}", "lower-case letters, digits, - and _, at most 63"),
         default=None,
@@ -137,6 +142,7 @@ class Ec2Options:
     env: Mapping[str, Any] = option(
         _env,
         factory=dict,
+        secret=True,
         doc='the child\'s environment; {"from_ssm": name} or {"from_secretsmanager": name} is resolved on the runner',
     )
     market: tuple[str, ...] = option(
@@ -154,7 +160,7 @@ class Ec2Options:
         doc="tags on instances, volumes and interfaces",
     )
     root_volume: RootVolume | None = option(_root_volume, default=None, doc="size, type, iops, throughput, encrypted")
-    hourly_price: float | None = option(number(low=0, high=1000), default=None, doc="of one runner, for the estimate")
+    hourly_price: float | None = option(number(low=0, high=1000), default=None, doc="of one runner; not used yet")
     allow_local_broker: bool = option(
         flag, default=False, doc="accept a broker URL on localhost, where runners share this machine's network"
     )
@@ -217,6 +223,7 @@ class Settings:
     lease: str | bool | None = option(
         _lease,
         default=None,
+        secret=True,
         doc="where it is settled which of several parents acts; None is a file with `local`, else the Redis that is "
         "broker or result backend, else the bucket of s3_bundle_url",
     )
@@ -246,11 +253,13 @@ def read_settings(
     app_name: str,
     broker_urls: tuple[str, ...],
     environ: Mapping[str, str],
+    prefix: str = "",
     problems: Iterable[str] = (),
 ) -> Settings:
     """Read the `flame_` settings out of `conf`, whose keys are lower case and carry the prefix.
 
-    `problems` were found before and are reported with the others.
+    `prefix` stands before the names of this deployment's queues and keys in the broker; `problems` were found before
+    and are reported with the others.
 
     Raises:
         SettingsError: with every problem found, each naming pool, option, value and bound.
@@ -260,10 +269,12 @@ def read_settings(
     shared, raw_pools = plain.pop("ec2", {}), plain.pop("pools", None)
     good = read(Settings, plain, "settings flame_*", problems)
     pools = tuple(_pools(raw_pools, shared, environ, problems))
-    settings = Settings(**{"owner": _owner(app_name, broker_urls), **good}, pools=pools)
+    settings = Settings(**{"owner": _owner(app_name, broker_urls, prefix), **good}, pools=pools)
     problems += _queue_problems(pools)
     if settings.backend == "ec2":
         problems += [problem for pool in pools for problem in _ec2_problems(pool, broker_urls)]
+        if "owner" not in good and not prefix and _is_sqs(broker_urls[0]):
+            problems.append("setting flame_owner is required with SQS: the broker's URL tells no deployments apart")
     if problems:
         raise SettingsError(problems)
     return settings
@@ -273,7 +284,7 @@ def _pools(raw: Any, shared: Any, environ: Mapping[str, str], problems: list[str
     ec2_names = {f.name for f in fields(Ec2Options)}
     common = read(Ec2Options, shared, "flame_ec2", problems)
     if not isinstance(raw, Mapping) or not raw:
-        problems.append(f"flame_pools must be a dict with at least one pool by name, got {shown(raw)}")
+        problems.append(f"flame_pools must be a dict with at least one pool by name, got {kind_of(raw)}")
         return
     for name, options in raw.items():
         where = f"pool {name!r}"
@@ -281,7 +292,7 @@ def _pools(raw: Any, shared: Any, environ: Mapping[str, str], problems: list[str
             problems.append(f"{where}: a pool's name is made of at most 63 letters, digits and . _ -")
             continue
         if not isinstance(options, Mapping):
-            problems.append(f"{where}: expected a dict of options, got {shown(options)}")
+            problems.append(f"{where}: expected a dict of options, got {kind_of(options)}")
             continue
         own = read(PoolSettings, {k: v for k, v in options.items() if k not in ec2_names}, where, problems)
         ec2 = common | read(Ec2Options, {k: v for k, v in options.items() if k in ec2_names}, where, problems)
@@ -307,8 +318,7 @@ def _ec2_problems(pool: PoolSettings, broker_urls: tuple[str, ...]) -> Iterator[
         yield f"{where}: option 's3_bundle_url' is required with flame_backend 'ec2' (s3://bucket/release.tar.gz)"
     if ec2.app is None:
         yield f"{where}: option 'app' is required with flame_backend 'ec2' (or set RELEASE_NAME)"
-    if ec2.image_id and ec2.launch_template_id:
-        yield f"{where}: options 'image_id' and 'launch_template_id' are both given; remove one of them"
+    yield from _contradictions(where, ec2)
     if not (ec2.launch_template_id or ec2.auto_configure):
         for name in ("image_id", "subnet_id", "security_group_id"):
             if not getattr(ec2, name):
@@ -320,13 +330,26 @@ def _ec2_problems(pool: PoolSettings, broker_urls: tuple[str, ...]) -> Iterator[
         )
 
 
+def _contradictions(where: str, ec2: Ec2Options) -> Iterator[str]:
+    if ec2.image_id and ec2.launch_template_id:
+        yield f"{where}: options 'image_id' and 'launch_template_id' are both given; remove one of them"
+    if ec2.s3_bundle_sha256 and ec2.s3_bundle_url and ec2.s3_bundle_url.endswith("/"):
+        yield f"{where}: option 's3_bundle_sha256' is of one file, and 's3_bundle_url' is a prefix; remove one of them"
+
+
 def _is_local(url: str) -> bool:
     scheme = url.split("://")[0].split("+")[0]
     if scheme in {"memory", "filesystem"} or url.startswith(("sqla+sqlite", "sqlalchemy+sqlite")):
         return True
     host = urlsplit(url).hostname or ""
+    if _is_sqs(url):
+        return host.startswith("127.")  # kombu says localhost where the URL names no host
     needs_host = scheme in {"redis", "rediss", "amqp", "amqps", "pyamqp"}
     return host == "localhost" or host.startswith("127.") or host == "::1" or (needs_host and not host)
+
+
+def _is_sqs(url: str) -> bool:
+    return urlsplit(url).scheme.lower() == "sqs"
 
 
 def _place(url: str) -> str:
@@ -334,7 +357,8 @@ def _place(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
 
 
-def _owner(app_name: str, broker_urls: tuple[str, ...]) -> str:
+def _owner(app_name: str, broker_urls: tuple[str, ...], prefix: str) -> str:
     parts = urlsplit(broker_urls[0] if broker_urls else "")
-    place = f"{parts.hostname or parts.scheme}{parts.path}".rstrip("/")
-    return re.sub(r"[^\w.:@/+-]", "-", f"{app_name}@{place}")[:128]
+    host = None if parts.scheme == "sqs" else parts.hostname
+    place = f"{host or parts.scheme}{parts.path}".rstrip("/")
+    return re.sub(r"[^\w.:@/+-]", "-", "/".join(filter(None, (f"{app_name}@{place}", prefix))))[:128]

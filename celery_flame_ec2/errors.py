@@ -5,7 +5,8 @@ FlameError
 ├── LetterError         FLAME_PARENT cannot be read
 ├── DemandUnknown       the broker did not say how deep a queue is
 ├── BackendError        the compute backend did not answer, or refused
-│   └── LaunchError     nothing was launched, and the reason is known
+│   ├── LaunchError     nothing was launched, and the reason is known
+│   └── LaunchUnclear   whether more was launched than is known of
 ├── LeaseError          another parent may be acting
 ├── MetadataError       instance metadata did not answer
 └── ReleaseError        a release cannot be built or read
@@ -14,6 +15,7 @@ FlameError
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 
 class FlameError(Exception):
@@ -46,6 +48,14 @@ class LaunchError(BackendError):
 
 class LeaseError(FlameError):
     """Raised when the lease's store did not answer, or when what only its holder may do is refused."""
+
+
+class LaunchUnclear(BackendError):
+    """Raised when a launch was not answered: `launched` are the runners known of, up to `unclear` more may exist."""
+
+    def __init__(self, message: str, *, launched: tuple[Any, ...], unclear: int) -> None:
+        self.launched, self.unclear = launched, unclear
+        super().__init__(message)
 
 
 class MetadataError(FlameError):

@@ -23,7 +23,6 @@ class Vitals:
     disconnected_since: float | None = None
     taken: int = 0
     slots: int = 1
-    told: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +35,7 @@ class Ending:
 
 def reason_to_end(vitals: Vitals, limits: Limits, now: float) -> Ending | None:
     """Return why the runner must end now, or None. `now` is of the clock the vitals are of."""
-    reason = vitals.told or _too_old(vitals, limits, now) or _without_broker(vitals, limits, now)
+    reason = _too_old(vitals, limits, now) or _without_broker(vitals, limits, now)
     if reason is None and limits.single_use and vitals.taken >= vitals.slots:
         reason = f"single use: {vitals.taken} tasks taken by {vitals.slots} slots"
     if reason is not None:

@@ -12,9 +12,12 @@ from typing import Any
 Check = Callable[[Any], Any]
 
 
-def option(check: Check, *, default: Any = MISSING, factory: Any = MISSING, doc: str) -> Any:
-    """Declare an option of a settings dataclass: how it is checked, what it defaults to, what it means."""
-    metadata = {"check": check, "doc": doc}
+def option(check: Check, *, default: Any = MISSING, factory: Any = MISSING, doc: str, secret: bool = False) -> Any:
+    """Declare an option of a settings dataclass: how it is checked, what it defaults to, what it means.
+
+    A refused value of a `secret` one is not shown.
+    """
+    metadata = {"check": check, "doc": doc, "shown": kind_of if secret else shown}
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -23,7 +26,7 @@ def option(check: Check, *, default: Any = MISSING, factory: Any = MISSING, doc:
 def read(kind: type, raw: Any, where: str, problems: list[str]) -> dict[str, Any]:
     """Check `raw` against the options `kind` declares; append one sentence per problem, return what is good."""
     if not isinstance(raw, Mapping):
-        problems.append(f"{where}: expected a dict of options, got {shown(raw)}")
+        problems.append(f"{where}: expected a dict of options, got {kind_of(raw)}")
         return {}
     declared: dict[str, Field[Any]] = {f.name: f for f in fields(kind) if "check" in f.metadata}
     good: dict[str, Any] = {}
@@ -34,7 +37,8 @@ def read(kind: type, raw: Any, where: str, problems: list[str]) -> dict[str, Any
         try:
             good[name] = declared[name].metadata["check"](value)
         except ValueError as exc:
-            problems.append(f"{where}: option {name!r} must be {exc}, got {shown(value)}")
+            told = declared[name].metadata["shown"](value)
+            problems.append(f"{where}: option {name!r} must be {exc}, got {told}")
     for name, declaration in declared.items():
         if name not in raw and declaration.default is MISSING and declaration.default_factory is MISSING:
             problems.append(f"{where}: option {name!r} is required ({declaration.metadata['doc']})")
@@ -53,6 +57,11 @@ def shown(value: object) -> str:
         return f"a dict of {len(value)}"
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def kind_of(value: object) -> str:
+    """Return what kind of value was refused, where the value itself may be secret."""
+    return f"a {type(value).__name__}"
 
 
 def number(*, low: float, high: float, above: bool = False) -> Check:

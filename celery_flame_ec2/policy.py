@@ -47,10 +47,11 @@ class Fleet:
     """The runners of one pool that are not gone, launches not listed yet included.
 
     `listening_since` is when presence began to be heard (seconds since the epoch), None where no presence can be
-    heard: then silence says nothing about a runner.
+    heard: then silence says nothing about a runner. `unclear` is how many more may exist, of unanswered launches.
     """
 
     runners: tuple[Runner, ...] = ()
+    unclear: int = 0
     listening_since: float | None = None
     failures: Failures = field(default_factory=Failures)
 
@@ -92,7 +93,7 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     wanted, sum_in_words = _wanted(pool, demand)
     doomed = {item.runner.id for item in reap}
     capacity = sum(runner.state in CAPACITY and runner.id not in doomed for runner in fleet.runners)
-    launch = min(wanted - capacity, pool.max - len(fleet.runners))
+    launch = min(wanted - capacity, pool.max - len(fleet.runners)) - fleet.unclear
     reason = f"{sum_in_words}; {_standing(fleet)}"
     if launch <= 0:
         return Plan(reap=reap, wanted=wanted, reason=reason)
@@ -115,7 +116,7 @@ def _wanted(pool: PoolSettings, demand: Demand) -> tuple[int, str]:
 
 
 def _standing(fleet: Fleet) -> str:
-    counts = [(fleet.count(state), state.value) for state in RunnerState]
+    counts = [(fleet.count(state), state.value) for state in RunnerState] + [(fleet.unclear, "launched perhaps")]
     return ", ".join(f"{count} {word}" for count, word in counts if count) or "no runner"
 
 
@@ -127,6 +128,8 @@ def _overdue(pool: PoolSettings, fleet: Fleet, now: float) -> Iterator[Reap]:
 
 
 def _reason_to_reap(pool: PoolSettings, runner: Runner, listening_since: float | None, now: float) -> str | None:
+    if runner.shutting_down:
+        return None
     if runner.powered_off:
         return "its machine is powered off but not terminated"
     if runner.deadline is not None and now > runner.deadline + DEADLINE_GRACE:
@@ -144,7 +147,8 @@ def _pause(failures: Failures, now: float) -> float:
         return 0.0
     # The exponent is bounded before it is used: 2.0**1100 is an OverflowError, not a long pause.
     pause = min(LONGEST_PAUSE, FAILURE_PAUSE * 2.0 ** min(failures.count - 1, 16))
-    return failures.at + pause - now
+    # A clock that was set back must not make a pause longer than it is.
+    return min(pause, failures.at + pause - now)
 
 
 def _pause_in_words(failures: Failures, pause: float) -> str:

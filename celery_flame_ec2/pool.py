@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from . import boot, signals
 from .backends.base import Backend
 from .config import PoolSettings, Settings
-from .errors import BackendError, LaunchError
+from .errors import LaunchError, LaunchUnclear
 from .parent import Parent
 from .policy import Demand, Fleet, Plan, Unknown
 from .presence import Word
@@ -29,18 +29,26 @@ class Pool:
         self.settings = settings
         self.roster = Roster(settings.name)
         self.plan: Plan | None = None
+        self._changes: tuple[Change, ...] = ()
         self._deployment = deployment
         self._backend = backend
         self._policy = policy
 
-    def look(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float, *, hears: bool) -> None:
+    def look(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float) -> None:
         """Take in what the backend lists (None: nothing new) and what the runners say."""
-        for change in self.roster.update(listed, words, now):
+        self._changes = self.roster.update(listed, words, now)
+
+    def tell(self, now: float, *, hears: bool) -> None:
+        """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
+        for change in self._changes:
             self._tell(change, now, hears=hears)
 
     def decide(self, demand: Demand | Unknown, now: float, *, listing: Unknown | None, since: float | None) -> Plan:
         """Plan this round. `listing` says why the fleet is unknown; `since` is when presence began to be heard."""
-        fleet = Fleet(runners=self.roster.runners, listening_since=since, failures=self.roster.failures)
+        roster = self.roster
+        fleet = Fleet(
+            runners=roster.runners, unclear=roster.unclear(now), listening_since=since, failures=roster.failures
+        )
         plan = self._policy(self.settings, demand, listing or fleet, now)
         log = logger.info if self._is_news(plan) else logger.debug
         log("pool %s: %s: %s", self.settings.name, _in_words(plan), plan.reason)
@@ -48,12 +56,12 @@ class Pool:
         return plan
 
     def act(self, plan: Plan, now: float) -> bool:
-        """Do what the plan says; return whether anything was done."""
-        if plan.reap:
-            self._reap(plan)
+        """Do what the plan says; return whether anything was done. A runner that cannot be reaped stops no launch."""
         for warm, count in ((True, plan.warm), (False, plan.launch - plan.warm)):
             if count > 0:
                 self._launch(count, plan.reason, now, warm=warm)
+        if plan.reap:
+            self._reap(plan)
         return bool(plan.reap or plan.launch)
 
     def _reap(self, plan: Plan) -> None:
@@ -65,11 +73,17 @@ class Pool:
     def _launch(self, count: int, reason: str, now: float, *, warm: bool) -> None:
         try:
             runners = self._backend.launch(letter(self._deployment, self.settings, warm=warm), count)
-        except BackendError as exc:
+        except LaunchError as exc:
             self._fail(f"{exc}", now)
-            if not isinstance(exc, LaunchError):
-                raise
             return
+        except LaunchUnclear as exc:
+            self._count(exc.launched, reason)
+            self.roster.may_exist(exc.unclear, now)
+            self._fail(f"{exc}", now)
+            return
+        self._count(runners, reason)
+
+    def _count(self, runners: tuple[Runner, ...], reason: str) -> None:
         self.roster.launched(runners)
         for runner in runners:
             signals.runner_launched.send(sender=self.settings.name, runner=runner, reason=reason)
@@ -81,6 +95,9 @@ class Pool:
         runner, name = change.runner, self.settings.name
         if change.event is Event.UP:
             seconds = now - runner.launched_at
+            if not change.ours and seconds > self.settings.ec2.boot_timeout:
+                logger.info("pool %s: adopted %s", name, runner.id)  # it came up for another parent
+                return
             logger.info("pool %s: %s is up, %.1f s after its launch", name, runner.id, seconds)
             signals.runner_up.send(sender=name, runner=runner, seconds=seconds)
             return

@@ -13,7 +13,8 @@ from celery import Celery
 from kombu.connection import Connection
 from kombu.messaging import Consumer
 
-from .broker import channel
+from .broker import cause, channel
+from .errors import DemandUnknown
 from .runner import RunnerState
 
 logger = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class Presence:
         self._clock = clock
         self._connection: Connection | None = None
         self._words: dict[str, Word] = {}
+        self._deaf = False
         self.listening_since: float | None = None
 
     @property
@@ -90,10 +92,11 @@ class Presence:
             connection.drain_events(timeout=seconds)
         except TimeoutError:
             return False
-        except Exception as exc:  # whatever a transport raises, the next call connects anew
-            logger.warning("presence is not heard: %s", type(exc).__name__)
-            logger.debug("presence connection lost", exc_info=True)
+        except Exception as exc:  # noqa: BLE001  whatever a transport raises, the next call connects anew
+            log = logger.debug if self._deaf else logger.warning  # once: a broker may be away for hours
+            log("runners are not heard: %s", exc if isinstance(exc, DemandUnknown) else type(exc).__name__)
             self.close()
+            self._deaf = True
             return False
         return True
 
@@ -123,10 +126,11 @@ class Presence:
             )
             for consumer in receiver.get_consumers(functools.partial(Consumer, opened), opened):
                 consumer.consume()
-        except BaseException:
+        except Exception as exc:
+            told = f"{connection.as_uri()}: {cause(exc, connection)}"
             connection.release()
-            raise
-        self._connection, self.listening_since = connection, self._clock()
+            raise DemandUnknown(told) from exc
+        self._connection, self.listening_since, self._deaf = connection, self._clock(), False
         return connection
 
     def _hear(self, event: Mapping[str, Any]) -> None:

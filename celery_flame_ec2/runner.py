@@ -36,7 +36,8 @@ class Runner:
     """One runner. Times are seconds since the epoch, by the backend's clock.
 
     A compute backend lists a runner as BOOTING (it cannot know more), or ENDING once its machine shuts down;
-    presence tells the rest. `powered_off` is a machine that exists but does not run: it will never end itself.
+    presence tells the rest. `powered_off` is a machine that exists but does not run: it will never end itself;
+    `shutting_down` one that is about to be gone, whoever began it.
     """
 
     id: str
@@ -46,6 +47,7 @@ class Runner:
     deadline: float | None = None
     warm: bool = False
     powered_off: bool = False
+    shutting_down: bool = False
     active: int = 0
     instance_type: str | None = None
     market: str | None = None

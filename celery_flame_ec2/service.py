@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import logging
 import threading
@@ -38,10 +39,11 @@ PATIENCE = 0.5
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Local:
-    """The parent's own processes, in tasks: how many they hold, and how many more they could take now."""
+    """The parent's own processes: tasks they hold, how many more they could take now, and from which queues."""
 
     held: int = 0
     free: int = 0
+    queues: frozenset[str] = frozenset()
 
 
 class Service:
@@ -56,13 +58,14 @@ class Service:
         lease: Lease | None = None,
         local: Callable[[], Local] = Local,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._lease = lease or Lease()
         self._term: int | None = None
         self._backend = Guarded(backend, self._acts)
         self._local = local
-        self._clock = clock
+        self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
         self._presence = _presence(app, self._connection, settings, clock)
@@ -104,23 +107,27 @@ class Service:
         demands = self.look()
         for pool in self.pools if self._acts() else ():
             try:
-                plan = pool.decide(demands[pool.settings.name], self._clock(), listing=self._listing, since=self.since)
-                if pool.act(plan, self._clock()):
-                    self._listed_at = float("-inf")
-            except FlameError as exc:
+                self._round(pool, demands[pool.settings.name])
+            except Exception as exc:  # noqa: BLE001  a policy or a receiver of the user's own may raise anything
                 self._listed_at = float("-inf")
                 self._complain(f"pool {pool.settings.name}", exc)
 
+    def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
+        pool.tell(self._clock(), hears=self.since is not None)
+        plan = pool.decide(demand, self._clock(), listing=self._listing, since=self.since)
+        if pool.act(plan, self._clock()):
+            self._listed_at = float("-inf")
+
     def look(self) -> Mapping[str, Demand | Unknown]:
         """Measure queues and list runners; return each pool's demand by its name."""
-        listed = self._list(self._clock())
+        listed = self._list(self._monotonic())
         words: Mapping[str, Word] = {}
         if self._presence is not None:
             self._presence.catch_up()
             words = self._presence.words
         for pool in self.pools:
             mine = None if listed is None else [runner for runner in listed if runner.pool == pool.settings.name]
-            pool.look(mine, words, self._clock(), hears=self.since is not None)
+            pool.look(mine, words, self._clock())
         return self._demands()
 
     def listen(self, seconds: float) -> None:
@@ -212,7 +219,7 @@ class Service:
         for pool in self.pools:
             demand = self._demand(pool, measurement, local)
             # What the parent's processes will take from this pool they cannot take from the next.
-            local = Local(held=local.held, free=max(0, local.free - demand.waiting))
+            local = dataclasses.replace(local, free=local.free - demand.local_free)
             demands[pool.settings.name] = demand
         return demands
 
@@ -221,14 +228,16 @@ class Service:
         running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
         if self._presence is None:
             running = max(0, sum(depth.held or 0 for depth in depths) - local.held)
-        return Demand(waiting=sum(depth.waiting for depth in depths), running=running, local_free=local.free)
+        here = sum(measurement.depths[queue].waiting for queue in pool.settings.queues if queue in local.queues)
+        waiting = sum(depth.waiting for depth in depths)
+        return Demand(waiting=waiting, running=running, local_free=min(local.free, here))
 
-    def _complain(self, about: str, exc: FlameError) -> None:
-        text, now = str(exc), self._clock()
+    def _complain(self, about: str, exc: Exception) -> None:
+        text, now = str(exc), self._monotonic()
         before, at = self._complaints.get(about, ("", float("-inf")))
         if text != before or now - at >= COMPLAIN_EVERY:
             self._complaints[about] = (text, now)
-            logger.error("%s: %s", about, text)
+            logger.error("%s: %s", about, text, exc_info=None if isinstance(exc, FlameError) else exc)
 
 
 def load_policy(path: str) -> Policy:

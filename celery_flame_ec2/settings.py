@@ -12,7 +12,10 @@ from .config import PREFIX, Settings, read_settings
 from .options import suggestion
 
 #: Options of `celery worker` that a runner's worker gets from its pool, or that make no sense for it.
-OWN_WORKER_OPTIONS = frozenset({"autoscale", "beat", "concurrency", "detach", "exclude_queues", "hostname", "queues"})
+OWN_WORKER_OPTIONS = frozenset(
+    {"autoscale", "beat", "concurrency", "detach", "exclude_queues", "gid", "hostname", "pidfile", "purge", "queues"}
+    | {"schedule_filename", "scheduler", "statedb", "uid", "without_heartbeat"}
+)
 
 
 def settings_of(app: Celery) -> Settings:
@@ -25,11 +28,13 @@ def settings_of(app: Celery) -> Settings:
     conf = {name: app.conf[name] for name in _names(_loaded(app), problems)}
     problems += _worker_option_problems(conf.get(f"{PREFIX}pools"))
     connection: Any = app.connection_for_read()
+    transport = app.conf.broker_transport_options or {}
     return read_settings(
         conf,
         app_name=app.main or "celery",
         broker_urls=(connection.as_uri(include_password=True), *connection.alt),
         environ=os.environ,
+        prefix=transport.get("queue_name_prefix") or transport.get("global_keyprefix") or "",
         problems=problems,
     )
 

@@ -61,7 +61,6 @@ class Terminator:
         self._hello_at: float | None = None
         self._quiet_since: float | None = None
         self._lost_since: float | None = None
-        self._told: str | None = None
         self._taken = 0
         self._received = 0
         self._consumer: Any = None
@@ -190,7 +189,6 @@ class Terminator:
             disconnected_since=self._lost_since,
             taken=max(self._taken, self._received),
             slots=self._letter.concurrency,
-            told=self._told,
         )
 
     def _on_ready(self, **_: Any) -> None:
@@ -198,6 +196,8 @@ class Terminator:
         logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool)
         if self._hello_file is not None:
             self._hello_file.touch()
+        if self._consumer is not None:
+            self._say(self._consumer)  # a solo pool's first task may keep this thread for long
 
     def _on_received(self, **_: Any) -> None:
         """Runs on the consumer's thread: between two looks, short tasks in any number would be taken."""

@@ -22,7 +22,7 @@ class Backend(abc.ABC):
 
         Raises:
             LaunchError: none could be started, for a reason worth telling.
-            BackendError: whether any was started is unknown.
+            LaunchUnclear: how many were started is unknown.
         """
 
     @abc.abstractmethod

@@ -69,8 +69,11 @@ class LocalBackend(Backend):
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         environ = self._environ | self._plain_env(letter.pool) | {LETTER_VARIABLE: letter.encode()}
-        self._make_directory()
-        self._remove_leftovers()
+        try:
+            self._make_directory()
+            self._remove_leftovers()
+        except OSError as exc:
+            raise LaunchError(f"cannot use {self._directory} for runners: {exc}") from exc
         started: list[Runner] = []
         for _ in range(count):
             try:
@@ -192,8 +195,9 @@ class LocalBackend(Backend):
     def _remove_leftovers(self) -> None:
         """Remove old logs, and what a parent left that was killed in the middle of a launch."""
         for path in [*self._directory.glob("*.log"), *self._directory.glob("*.new")]:
-            if self._clock() - path.stat().st_mtime > KEEP_LOGS and not path.with_suffix(".json").exists():
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):  # another parent was faster
+                if self._clock() - path.stat().st_mtime > KEEP_LOGS and not path.with_suffix(".json").exists():
+                    path.unlink()
 
     def _file(self, runner_id: str) -> Path:
         return self._directory / f"{runner_id}.json"

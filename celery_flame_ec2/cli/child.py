@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,22 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from ..errors import LetterError
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
 
+#: Pools for which Celery patches the standard library where it finds them on the command line, and nowhere else.
+GREEN = ("gevent", "eventlet")
+
 
 @click.command(cls=CeleryCommand)
+@click.option("-P", "--pool", help="Named here too for gevent and eventlet: Celery patches first of all.")
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]
-def child(ctx: click.Context, **_: Any) -> None:
+def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     """Run the worker of a runner. A release's `bin/<app> start` runs this; FLAME_PARENT says for whom."""
     letter = flame_parent()
     if letter is None:
         raise LetterError(f"{LETTER_VARIABLE} is not set: a parent starts this command; to run a worker: celery worker")
+    wanted = letter.worker_options.get("pool")
+    if wanted in GREEN and pool != wanted:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], f"--pool={wanted}"])  # noqa: S606  no shell wanted
     from ..terminator import Terminator, TerminatorStep
 
     app: Celery = ctx.obj.app

@@ -14,6 +14,7 @@ from celery.bin.base import LOG_LEVEL, CeleryCommand, handle_preload_options
 from ..backends import open_backend
 from ..errors import DemandUnknown
 from ..lease import open_lease
+from ..parent import flame_parent
 from ..policy import Unknown
 from ..service import Service
 from ..settings import settings_of
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 @handle_preload_options  # type: ignore[untyped-decorator]
 def serve(ctx: click.Context, loglevel: int, **_: Any) -> None:
     """Watch the queues and raise runners, without a worker of its own; until SIGINT or SIGTERM. Runners go on."""
+    if flame_parent() is not None:
+        raise click.ClickException("this is a FLAME child (FLAME_PARENT is set), and a child launches no runners")
     app: Celery = ctx.obj.app
     settings = settings_of(app)
     service = Service(app, settings, open_backend(app, settings), lease=open_lease(app, settings))

@@ -19,7 +19,7 @@ from .. import boot
 from ..backends import open_backend
 from ..config import Settings
 from ..policy import Demand, Plan, Unknown
-from ..pool import Pool, letter
+from ..pool import Pool, letter, with_concurrency
 from ..presence import BEAT
 from ..runner import Runner
 from ..service import Service
@@ -32,8 +32,8 @@ LISTEN = BEAT + 0.5
 #: Seconds workers get to say whether one of them is a parent.
 ASK = 1.0
 NO_PARENT = (
-    "no autoscaling worker answered: start one with `celery worker --autoscale=MAX,MIN` (without --autoscale Celery "
-    "ignores worker_autoscaler without a word), or run `celery flame serve`"
+    "no autoscaling worker answered, so unless `celery flame serve` runs somewhere nobody carries this out: start "
+    "`celery worker --autoscale=MAX,MIN` (without --autoscale Celery ignores worker_autoscaler without a word)"
 )
 
 
@@ -104,6 +104,8 @@ def user_data(ctx: click.Context, pool: str, show_secrets: bool, mime: bool, **_
     """Show what an instance of POOL would boot with. Values of env are masked."""
     settings = settings_of(ctx.obj.app)
     chosen = settings.pool(pool)
+    if chosen.max_concurrency is None:
+        chosen = with_concurrency(chosen, open_backend(ctx.obj.app, settings))
     real = boot.document(letter(settings, chosen, warm=False), chosen.ec2)
     shown = real if show_secrets else boot.masked(real)
     data = boot.user_data(real)
@@ -152,6 +154,7 @@ def _pool_fields(pool: Pool, demand: Demand | Unknown, now: float) -> dict[str, 
     return {
         "queues": list(pool.settings.queues),
         "waiting": None if isinstance(demand, Unknown) else demand.waiting,
+        "running_on_runners": None if isinstance(demand, Unknown) else demand.running,
         "unknown": demand.why if isinstance(demand, Unknown) else None,
         "min": pool.settings.min,
         "max": pool.settings.max,

@@ -14,6 +14,7 @@ from kombu.connection import Connection
 
 from ..broker import open_connection
 from ..config import Settings
+from ..errors import LeaseError
 from .base import REQUEST_TIMEOUT, Lease, Store
 from .guarded import Guarded
 
@@ -60,8 +61,10 @@ def _file(settings: Settings) -> Store:
 
 
 def _redis(settings: Settings, url: str, *, ssl: Any = False, options: Any = None) -> Store:
-    from .redis import RedisStore
-
+    try:
+        from .redis import RedisStore
+    except ImportError as exc:
+        raise LeaseError('a lease in Redis needs redis-py: pip install "celery-flame-ec2[redis]"') from exc
     bounds = {"socket_timeout": REQUEST_TIMEOUT, "socket_connect_timeout": REQUEST_TIMEOUT, "retry_on_timeout": False}
     connection = Connection(
         url, ssl=ssl, connect_timeout=REQUEST_TIMEOUT, transport_options={**(options or {}), **bounds}

@@ -63,9 +63,7 @@ class Bench:
 
     box: Box
 
-    def boot(
-        self, bundle: bytes | None, *, limits: Limits | None = None, sha256: str | None = None, **options: Any
-    ) -> str:
+    def boot(self, bundle: bytes | None, *, limits: Limits | None = None, **options: Any) -> str:
         key = f"{random.randbytes(8).hex()}.tar.gz"
         client = self.box.client("s3")
         if bundle is not None:
@@ -79,7 +77,7 @@ class Bench:
             **options,
         )
         letter = Parent(owner="test", pool="p", backend="ec2", queues=("q",), concurrency=1, limits=limits or Limits())
-        return self.box.boot(boot.user_data(boot.document(letter, own, sha256=sha256)))
+        return self.box.boot(boot.user_data(boot.document(letter, own)))
 
     def failure(self, instance: str, *, timeout: float = 60.0) -> str:
         """Return what a boot failed of, once the instance has powered itself off after saying so, and said it once."""
@@ -144,7 +142,11 @@ def test_systemd_understands_the_units_and_rates_the_release_as_safe(bench: Benc
 CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
     "no such bundle": (None, {}, "fetch: no such bundle s3://"),
     "a corrupt bundle": (b"no archive " * 1000, {}, "unpack: the bundle cannot be unpacked: gzip: stdin: not in gzip"),
-    "a wrong checksum": (archive({f"bin/{APP}": STAY}), {"sha256": "0" * 64}, "fetch: wrong checksum: sha256 "),
+    "a wrong checksum": (
+        archive({f"bin/{APP}": STAY}),
+        {"s3_bundle_sha256": "0" * 64},
+        "fetch: wrong checksum: sha256 ",
+    ),
     "a bundle without the program": (archive({"bin/other": STAY}), {}, f"release: the bundle has no bin/{APP}"),
     "a program nobody may run": (archive({f"bin/{APP}": STAY}, 0o600), {}, f"release: bin/{APP} in the bundle is not"),
     "a start command that exits at once": (

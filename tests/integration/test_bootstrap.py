@@ -59,11 +59,11 @@ class Machine:
         for directory in ("run/flame", "run/systemd/system/poweroff.target.d"):
             (root / directory).mkdir(parents=True)
 
-    def boot(self, key: str = "proj.tar.gz", sha256: str | None = None, **options: Any) -> bootstrap.Boot:
+    def boot(self, key: str = "proj.tar.gz", **options: Any) -> bootstrap.Boot:
         known: dict[str, Any] = {"s3_service_endpoint": self.aws_url, **self.urls, **options}
         letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=1)
         own = Ec2Options(app="proj", s3_bundle_url=f"s3://{BUCKET}/{key}", user="nobody", **known)
-        document = json.loads(json.dumps(boot.document(letter, own, sha256=sha256)))
+        document = json.loads(json.dumps(boot.document(letter, own)))
         return bootstrap.Boot(document, root=str(self.root), command=lambda *words: self.commands.append(words))
 
     def installed(self, *arguments: Any, **options: Any) -> Path:
@@ -188,12 +188,12 @@ def test_a_missing_bucket_is_named(machine: Machine) -> None:
 
 def test_a_bundle_with_another_checksum_than_the_parents_is_refused(s3: Any, machine: Machine) -> None:
     s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
-    assert failure(machine, sha256="0" * 64).startswith("fetch: wrong checksum: sha256 ")
+    assert failure(machine, s3_bundle_sha256="0" * 64).startswith("fetch: wrong checksum: sha256 ")
 
 
 def test_a_bundle_with_the_parents_checksum_is_accepted(s3: Any, machine: Machine) -> None:
     s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
-    assert machine.installed(sha256=hashlib.sha256(BUNDLE).hexdigest()).exists()
+    assert machine.installed(s3_bundle_sha256=hashlib.sha256(BUNDLE).hexdigest()).exists()
 
 
 def test_a_bundle_with_another_checksum_than_s3_keeps_is_refused(s3: Any, machine: Machine) -> None:

@@ -93,6 +93,8 @@ def test_the_release_name_of_the_environment_names_the_app() -> None:
         ({"tags": {"flame:owner": "me"}}, "not aws:* or flame:*"),
         ({"root_volume": {"size": 0}}, "option 'size' must be a whole number from 1 to 65536, or None, got 0"),
         ({"worker_options": {"loglevel": object}}, "that JSON can carry"),
+        ({"s3_bundle_sha256": "abc"}, "option 's3_bundle_sha256' must be 64 hexadecimal digits"),
+        ({"env": "not a dict"}, "must be a dict with environment variables as keys, got a str"),
         ({"subnet_id": "subnet"}, "option 'subnet_id' must be subnet-..."),
     ],
 )
@@ -158,9 +160,22 @@ def test_a_broker_that_no_runner_could_reach_is_refused_with_ec2_only(url: str) 
     read(backend="ec2", ec2={**EC2, "allow_local_broker": True}, broker=(url,))
 
 
-@pytest.mark.parametrize("url", ["sqs://", "redis://10.0.0.7/0", "amqps://user:pw@mq.internal//"])
+@pytest.mark.parametrize("url", ["redis://10.0.0.7/0", "amqps://user:pw@mq.internal//"])
 def test_a_broker_elsewhere_is_accepted(url: str) -> None:
     read(backend="ec2", ec2=EC2, broker=(url,))
+
+
+def test_a_broker_whose_url_tells_no_deployments_apart_needs_an_owner_or_a_prefix() -> None:
+    assert "setting flame_owner is required" in problems(backend="ec2", ec2=EC2, broker=("sqs://localhost//",))
+    assert read(backend="ec2", ec2=EC2, broker=("sqs://localhost//",), owner="proj-staging").owner == "proj-staging"
+    conf = {"flame_pools": pool(), "flame_backend": "ec2", "flame_ec2": EC2}
+    staging = read_settings(conf, app_name="proj", broker_urls=("sqs://localhost//",), environ={}, prefix="staging-")
+    assert staging.owner == "proj@sqs/staging-"
+
+
+def test_a_checksum_goes_with_a_file_and_not_with_a_prefix() -> None:
+    prefix = {**EC2, "s3_bundle_url": "s3://releases/proj/", "s3_bundle_sha256": "0" * 64}
+    assert "'s3_bundle_sha256' is of one file" in problems(backend="ec2", ec2=prefix)
 
 
 def test_an_unknown_pool_is_named_with_those_there_are() -> None:

@@ -22,7 +22,6 @@ def vitals(**fields: object) -> Vitals:
         pytest.param(vitals(quiet_since=NOW - 29.9), None, id="not idle for long enough"),
         pytest.param(vitals(quiet_since=NOW - 30), "idle for 30 s", id="idle"),
         pytest.param(vitals(started_at=NOW - 3600), "it lived 3600 s (max_lifetime)", id="too old, though busy"),
-        pytest.param(vitals(told="told by SIGTERM"), "told by SIGTERM", id="told"),
         pytest.param(vitals(hello_at=None, started_at=NOW - 119), None, id="still connecting"),
         pytest.param(
             vitals(hello_at=None, started_at=NOW - 120), "no broker within 120 s (boot_timeout)", id="never connected"

@@ -87,6 +87,7 @@ def test_an_unknown_fleet_holds_and_reaps_nothing() -> None:
         pytest.param(runner(1, UP, age=900), NOW - 500, None, id="one that said hello"),
         pytest.param(runner(1, UP, deadline=NOW - 61), NOW - 500, "it is 61 s past its deadline", id="too late"),
         pytest.param(runner(1, UP, deadline=NOW - 59), NOW - 500, None, id="its own timers go first"),
+        pytest.param(runner(1, ENDING, deadline=NOW - 99, shutting_down=True), None, None, id="on its way out already"),
         pytest.param(
             runner(1, UP, powered_off=True), None, "its machine is powered off but not terminated", id="stopped"
         ),
@@ -117,6 +118,17 @@ def test_failed_launches_pause_longer_and_longer(count: int, ago: float, launch:
     assert decided.launch == launch
     assert decided.held == (launch == 0)
     assert ("fetch: no such bundle" in decided.reason) == decided.held
+
+
+def test_a_clock_that_was_set_back_makes_no_pause_longer() -> None:
+    failed = Failures(count=1, at=NOW + 3600, cause="x")
+    assert "next launch in 5 s" in plan(POOL, Demand(waiting=1), fleet(failures=failed), NOW).reason
+
+
+def test_runners_that_may_exist_count_as_capacity_and_against_max() -> None:
+    perhaps = Fleet(runners=(), unclear=2, listening_since=NOW)
+    assert plan(POOL, Demand(waiting=12), perhaps, NOW).launch == 1
+    assert plan(POOL, Demand(waiting=1000), perhaps, NOW).launch == 8
 
 
 def test_a_reason_carries_the_numbers_it_came_from() -> None:

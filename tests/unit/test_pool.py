@@ -11,7 +11,7 @@ import pytest
 from celery_flame_ec2 import signals
 from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Settings, read_settings
-from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.pool import Pool
@@ -70,6 +70,11 @@ def do_round(pool: Pool, demand: Demand | Unknown, now: float = NOW) -> Plan:
     return decided
 
 
+def see(pool: Pool, listed: Any, words: dict[str, Word], now: float, *, hears: bool) -> None:
+    pool.look(listed, words, now)
+    pool.tell(now, hears=hears)
+
+
 @contextmanager
 def heard(signal: Any) -> Iterator[list[dict[str, Any]]]:
     calls: list[dict[str, Any]] = []
@@ -121,19 +126,59 @@ def test_a_refused_launch_is_counted_told_and_paused_after(backend: ListBackend)
     assert do_round(pool, Demand(waiting=1), NOW + 6).launch == 1
 
 
-def test_a_launch_of_unknown_outcome_is_an_error_for_the_service_to_look_again(backend: ListBackend) -> None:
-    backend.refusal = BackendError("no answer")
-    with pytest.raises(BackendError, match="no answer"):
-        do_round(new_pool(backend), Demand(waiting=1))
+def test_what_a_launch_of_unknown_outcome_may_have_raised_counts_against_max(backend: ListBackend) -> None:
+    pool = new_pool(backend, max=3)
+    known = Runner(id="known", pool="video", launched_at=NOW)
+    backend.refusal = LaunchUnclear("no answer", launched=(known,), unclear=2)
+    with heard(signals.runner_launched) as launched:
+        do_round(pool, Demand(waiting=100))
+    backend.refusal = None
+    assert [call["runner"].id for call in launched] == ["known"]
+    assert do_round(pool, Demand(waiting=100), NOW + 30).launch == 0
+    pool.look([known, Runner(id="unseen", pool="video", launched_at=NOW)], {}, NOW + 40)
+    assert pool.roster.unclear(NOW + 40) == 1
+    assert do_round(pool, Demand(waiting=100), NOW + 61).launch == 1
+
+
+def test_a_runner_that_cannot_be_reaped_stops_no_launch(backend: ListBackend) -> None:
+    pool = new_pool(backend, max=2)
+    do_round(pool, Demand(waiting=1))
+
+    def refuse(ids: Collection[str]) -> None:
+        raise BackendError("UnauthorizedOperation")
+
+    backend.terminate = refuse  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="UnauthorizedOperation"):
+        do_round(pool, Demand(waiting=8), NOW + 121)
+    assert len(backend.living) == 2
+
+
+def test_a_runner_that_came_up_for_another_parent_is_adopted_without_a_word_to_the_application(
+    backend: ListBackend,
+) -> None:
+    pool = new_pool(backend)
+    old = Runner(id="old", pool="video", launched_at=NOW - 3600)
+    with heard(signals.runner_up) as came_up:
+        see(pool, [old], up("old"), NOW, hears=True)
+    assert came_up == []
+    assert pool.roster.runners[0].state is RunnerState.UP
+
+
+def test_a_parent_that_stands_by_tells_nothing_of_what_it_sees(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    with heard(signals.runner_up) as came_up, heard(signals.launch_failed) as failed:
+        pool.look([Runner(id="r", pool="video", launched_at=NOW)], up("r"), NOW)
+        pool.look([], {}, NOW + 1)
+    assert (came_up, failed, pool.roster.failures.count) == ([], [], 0)
 
 
 def test_a_runner_that_came_up_and_ended_is_told_with_its_own_reason(backend: ListBackend) -> None:
     pool = new_pool(backend)
     do_round(pool, Demand(waiting=1))
     with heard(signals.runner_up) as came_up, heard(signals.runner_ended) as ended:
-        pool.look(None, up("r0"), NOW + 9, hears=True)
-        pool.look(None, up("r0", RunnerState.ENDING, "idle for 30 s"), NOW + 50, hears=True)
-        pool.look([], {}, NOW + 60, hears=True)
+        see(pool, None, up("r0"), NOW + 9, hears=True)
+        see(pool, None, up("r0", RunnerState.ENDING, "idle for 30 s"), NOW + 50, hears=True)
+        see(pool, [], {}, NOW + 60, hears=True)
     assert [(call["runner"].id, call["seconds"]) for call in came_up] == [("r0", 9.0)]
     assert [(call["runner"].id, call["reason"]) for call in ended] == [("r0", "idle for 30 s")]
     assert pool.roster.failures.count == 0
@@ -157,7 +202,7 @@ def test_a_runner_that_never_spoke_failed_and_its_last_words_say_why(
     do_round(pool, Demand(waiting=1))
     backend.words = words
     with heard(signals.launch_failed) as failed:
-        pool.look([], {}, NOW + 70, hears=True)
+        see(pool, [], {}, NOW + 70, hears=True)
     assert failed[0]["reason"] == f"r0 did not come up: {cause}"
     assert pool.roster.failures.count == 1
 
@@ -166,7 +211,7 @@ def test_where_nobody_can_be_heard_silence_is_no_failure(backend: ListBackend) -
     pool = new_pool(backend)
     do_round(pool, Demand(waiting=1))
     backend.words = "Task proj.nap succeeded"
-    pool.look([], {}, NOW + 70, hears=False)
+    see(pool, [], {}, NOW + 70, hears=False)
     assert pool.roster.failures.count == 0
 
 

@@ -85,6 +85,13 @@ def test_the_first_success_forgets_the_failures() -> None:
     assert roster.failures.count == 0
 
 
+def test_a_failure_of_long_ago_does_not_lengthen_the_next_pause() -> None:
+    roster = Roster("p")
+    for hours in range(8):
+        roster.failed("throttled", NOW + hours * 3600)
+    assert roster.failures.count == 1
+
+
 def test_without_a_fresh_listing_nobody_is_gone() -> None:
     roster = Roster("p")
     roster.update([runner("a"), runner("b")], {}, NOW)

@@ -176,6 +176,7 @@ def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_fo
     hello = tmp_path / "hello"
     terminator(clock, consumer, hello)
     assert hello.exists()
+    assert len(consumer.said) == 2  # at once, and with the first look
     assert consumer.said[0] == {"runner": "r1", "pool": "p", "owner": "o", "state": "up", "active": 0, "reason": ""}
 
 
@@ -183,7 +184,7 @@ def test_presence_is_repeated_and_ends_with_the_reason(clock: Clock, consumer: C
     watcher = terminator(clock, consumer)
     for _ in range(8):
         at(watcher, clock, 1)
-    assert len(consumer.said) == 5
+    assert len(consumer.said) == 6
     at(watcher, clock, IDLE)
     assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "idle for 38 s")
 

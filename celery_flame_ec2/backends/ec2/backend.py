@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ... import boot
 from ...config import PoolSettings, Settings
-from ...errors import BackendError, FlameError, LaunchError
+from ...errors import BackendError, FlameError, LaunchError, LaunchUnclear
 from ...parent import Parent
 from ...runner import Runner
 from ..base import Backend
@@ -42,7 +42,7 @@ class Ec2Backend(Backend):
     ) -> None:
         self._settings, self._clock = settings, clock
         self._clients = clients or Clients()
-        self._cookbook = Cookbook(self._clients, environ=environ, clock=clock)
+        self._cookbook = Cookbook(self._clients, environ=environ, clock=time.monotonic)
         self._homes: dict[str, Place] = {}
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
@@ -50,7 +50,7 @@ class Ec2Backend(Backend):
 
         Raises:
             LaunchError: EC2 gave none; the message says why and what to do.
-            BackendError: EC2 did not answer, twice: what it did is unknown.
+            LaunchUnclear: EC2 did not answer, twice: what it did is unknown.
         """
         if count < 1:
             return ()
@@ -64,6 +64,9 @@ class Ec2Backend(Backend):
         self._homes.update((runner.id, place) for runner in climbed.runners)
         if climbed.refusals:
             self._cookbook.forget(pool)
+        if climbed.unclear:
+            words = f"a launch of up to {climbed.unclear} may have happened: {climbed}"
+            raise LaunchUnclear(words, launched=tuple(climbed.runners), unclear=climbed.unclear)
         if not climbed.runners:
             raise LaunchError(str(climbed))
         if climbed.missing > 0:

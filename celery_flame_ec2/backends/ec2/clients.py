@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,8 @@ class Clients:
         if self._session is None:
             import boto3.session
 
+            # At DEBUG it logs each request's body, and a launch's holds the values of `env`.
+            logging.getLogger("botocore.endpoint").setLevel(logging.INFO)
             self._session = boto3.session.Session()
         return self._session
 

@@ -50,6 +50,7 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
         deadline=_seconds(tags.get(DEADLINE)),
         warm=tags.get(WARM) == "true",
         powered_off=state in OFF,
+        shutting_down=state == "shutting-down",
         instance_type=instance.get("InstanceType"),
         market="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
         zone=(instance.get("Placement") or {}).get("AvailabilityZone"),

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BackendError
 from ...parent import Parent
 from ...runner import Runner
 from .instances import runner_of, tags_of
@@ -40,6 +39,7 @@ class Climb:
     order: Order
     runners: list[Runner] = field(default_factory=list)
     refusals: list[tuple[Rung, Refusal]] = field(default_factory=list)
+    unclear: int = 0  #: how many more the last request may have raised
 
     @property
     def missing(self) -> int:
@@ -56,11 +56,7 @@ class Climb:
 
 
 def climb(client: EC2Client, order: Order, clock: Callable[[], float]) -> Climb:
-    """Ask for one rung after the other until the order is filled, nothing is left or EC2 says a lasting no.
-
-    Raises:
-        BackendError: what came of a request is unknown.
-    """
+    """Ask for one rung after the other until the order is filled, nothing is left, EC2 says a lasting no or nothing."""
     so_far = Climb(order=order)
     for rung in rungs(order.recipe):
         # A token is for one request in one subnet: the same one elsewhere would be a second instance.
@@ -73,6 +69,8 @@ def climb(client: EC2Client, order: Order, clock: Callable[[], float]) -> Climb:
         if isinstance(answer, Refusal):
             logger.info("pool %s: EC2 refused %s: %s", order.letter.pool, rung, answer)
             so_far.refusals.append((rung, answer))
+            if answer.meaning is Meaning.UNCLEAR:
+                so_far.unclear = request["MaxCount"]
             if answer.meaning not in NEXT_RUNG:
                 break
         else:
@@ -87,9 +85,7 @@ def _run(client: EC2Client, request: Mapping[str, Any]) -> list[dict[str, Any]] 
     answer = _run_once(client, request)
     if isinstance(answer, Refusal) and answer.meaning is Meaning.UNCLEAR:
         logger.warning("asking again with the same token: %s", answer)
-        answer = _run_once(client, request)
-        if isinstance(answer, Refusal) and answer.meaning is Meaning.UNCLEAR:
-            raise BackendError(f"a launch of up to {request['MaxCount']} may have happened: {answer}")
+        return _run_once(client, request)
     return answer
 
 

@@ -22,12 +22,7 @@ def run_instances_request(
         "MaxCount": count,
         "UserData": user_data,
         "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": {
-            "HttpEndpoint": "enabled",
-            "HttpTokens": "required",
-            "HttpPutResponseHopLimit": 1,
-            "InstanceMetadataTags": "enabled",
-        },
+        "MetadataOptions": _metadata_options(made),
         "TagSpecifications": _tag_specifications(rung, tags),
         "LaunchTemplate": made.template
         and {"LaunchTemplateId": made.template.id, "Version": made.template.version},
@@ -46,6 +41,14 @@ def _tag_specifications(rung: Rung, tags: Mapping[str, str]) -> list[dict[str, A
     listed = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
     kinds = (*TAGGED, "spot-instances-request") if rung.market == "spot" else TAGGED
     return [{"ResourceType": kind, "Tags": listed} for kind in kinds]
+
+
+def _metadata_options(made: Recipe) -> dict[str, Any]:
+    """Require version 2 with tags, whatever a template says: the bootstrap speaks it; keep its hop limit."""
+    of_template = (made.template.data.get("MetadataOptions") if made.template else None) or {}
+    hops = of_template.get("HttpPutResponseHopLimit", 1)
+    needed = {"HttpEndpoint": "enabled", "HttpTokens": "required", "InstanceMetadataTags": "enabled"}
+    return {**needed, "HttpPutResponseHopLimit": hops}
 
 
 def _market_options(made: Recipe, rung: Rung) -> dict[str, Any] | None:
