@@ -71,6 +71,8 @@ class Service:
         self._presence = _presence(app, self._connection, settings, clock)
         policy = load_policy(settings.policy)
         self.pools = [Pool(pool, deployment=settings, backend=self._backend, policy=policy) for pool in settings.pools]
+        #: The last time the queues answered.
+        self.measurement: Measurement | None = None
         self._listing: Unknown | None = Unknown(why="the runners were not listed yet")
         self._listed_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
@@ -209,7 +211,7 @@ class Service:
     def _demands(self) -> Mapping[str, Demand | Unknown]:
         queues = [queue for pool in self.pools for queue in pool.settings.queues]
         try:
-            measurement = measure(self._connection, queues)
+            measurement = self.measurement = measure(self._connection, queues)
         except DemandUnknown as exc:
             self._complain("broker", exc)
             if self._presence is not None:

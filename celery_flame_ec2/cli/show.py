@@ -21,6 +21,7 @@ from ..config import Settings
 from ..policy import Demand, Plan, Unknown
 from ..pool import Pool, letter, with_concurrency
 from ..presence import BEAT
+from ..queues import Measurement
 from ..runner import Runner
 from ..service import Service
 from ..settings import settings_of
@@ -83,10 +84,14 @@ def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
     now = time.time()
     pools = {pool.settings.name: _pool_fields(pool, demands[pool.settings.name], now) for pool in service.pools}
     unknown = service.listing.why if service.listing is not None else None
+    held = _held(service.measurement)
     if as_json:
-        click.echo(json.dumps({"owner": settings.owner, "pools": pools, "runners_unknown": unknown}, indent=2))
+        shown = {"owner": settings.owner, "pools": pools, "held": held, "runners_unknown": unknown}
+        click.echo(json.dumps(shown, indent=2))
     else:
         click.echo(f"{settings.owner} ({settings.backend})")
+        if held is not None:
+            click.echo(f"{held} tasks held by consumers, prefetched, waiting for their ETA or acknowledged late")
         for name, fields in pools.items():
             _print_pool(name, fields)
         if unknown:
@@ -120,6 +125,14 @@ def _look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | 
     service = Service(app, settings, open_backend(app, settings))
     service.listen(LISTEN)
     return service, dict(service.look())
+
+
+def _held(measurement: Measurement | None) -> int | None:
+    """Return the tasks consumers hold unacknowledged, on Redis those of the whole database; None where nobody tells."""
+    if measurement is None or measurement.unacked is not None:
+        return measurement.unacked if measurement else None
+    told = [depth.held for depth in measurement.depths.values() if depth.held is not None]
+    return sum(told) if told else None
 
 
 def _unknown(service: Service, demands: Mapping[str, Demand | Unknown]) -> bool:
