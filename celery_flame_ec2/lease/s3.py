@@ -55,7 +55,7 @@ class S3Store:
 
     def give_up(self) -> None:
         if self._ours is not None:
-            self._ask("delete_object", IfMatch=self._ours)
+            self._ask("delete_object", but=_LOST, IfMatch=self._ours)
             self._ours = None
 
     def _opening(self) -> dict[str, str] | None:

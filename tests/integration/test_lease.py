@@ -128,8 +128,10 @@ def test_parents_started_together_launch_no_more_than_max(
         parents = [work.start(name, "flame", "serve") for name in ("one", "two")]
         for parent in parents:
             parent.says(f"{ACTS}|{STANDS_BY}")
-        work.has_runners(2)
+        for parent in parents:
+            parent.says(" is up, ", times=2)
         assert sum(ACTS in parent.output for parent in parents) == 1
+        assert sum(LAUNCHED in parent.output for parent in parents) == 1
     assert watch.most == len(watch.seen) == 2
 
 
@@ -302,6 +304,17 @@ def test_an_object_unchanged_for_the_time_to_live_is_taken_over(pair: tuple[S3St
     clock.now += 0.1
     assert second.take()
     assert not first.take()
+
+
+def test_giving_up_an_object_takes_nothing_from_another(pair: tuple[S3Store, S3Store], clock: Clock) -> None:
+    first, second = pair
+    assert first.take()
+    assert not second.take()
+    clock.now += TTL
+    assert second.take()
+    first.give_up()
+    assert not first.take()
+    assert second.take()
 
 
 def test_an_object_that_is_renewed_is_never_taken_over(pair: tuple[S3Store, S3Store], clock: Clock) -> None:

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery import Celery
 
 from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import LeaseError, SettingsError
 from celery_flame_ec2.lease import Guarded, Lease
 from celery_flame_ec2.lease.base import MARGIN, TTL
+from celery_flame_ec2.runner import Runner
+from celery_flame_ec2.service import Service
 from tests.unit.test_pool import ListBackend
 
 
@@ -229,6 +232,62 @@ def test_a_guarded_backend_looks_but_does_not_act_without_the_lease() -> None:
     assert guarded.runners() == (runner,) == tuple(backend.living)
 
 
+class SlowBackend(ListBackend):
+    """`meet` is what happens while runners are listed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meet: Callable[[], None] = lambda: None
+
+    def runners(self) -> tuple[Runner, ...]:
+        self.meet()
+        return super().runners()
+
+
+def service(lease: Lease, backend: ListBackend) -> Service:
+    app = Celery("proj", broker="memory://", set_as_current=False)
+    return Service(app, settings(pools={"video": {"queues": "video", "min": 1}}), backend, lease=lease)
+
+
+def test_a_parent_that_stands_by_looks_and_does_not_act(cell: Cell, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    backend = ListBackend()
+    (first, _), (second, _) = parent(cell), parent(cell)
+    acting, standing_by = service(first, backend), service(second, backend)
+    first.renew()
+    second.renew()
+    caplog.clear()
+    standing_by.tick()
+    assert not backend.living
+    assert not caplog.records
+    assert standing_by.snapshot()["video"]["decision"] is None
+    acting.tick()
+    assert len(backend.living) == 1
+    acting.close()
+    standing_by.close()
+
+
+def test_a_round_that_began_in_an_earlier_term_does_not_act(cell: Cell, clock: Clock) -> None:
+    backend = SlowBackend()
+    (lease, _), (other, _) = parent(cell), parent(cell)
+    lease.renew()
+    acting = service(lease, backend)
+
+    def come_and_go() -> None:
+        clock.now += TTL
+        other.renew()
+        other.release()
+        assert lease.renew()
+
+    backend.meet = come_and_go
+    acting.tick()
+    assert not backend.living
+    backend.meet = lambda: None
+    acting.tick()
+    assert len(backend.living) == 1
+    acting.close()
+
+
 def test_a_guarded_backend_hands_on_every_verb_a_backend_has() -> None:
     verbs = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction) if not name.startswith("_")}
     assert verbs <= vars(Guarded).keys()
@@ -236,7 +295,7 @@ def test_a_guarded_backend_hands_on_every_verb_a_backend_has() -> None:
 
 def settings(**flat: Any) -> Settings:
     conf = {f"flame_{name}": value for name, value in flat.items()}
-    conf["flame_pools"] = {"video": {"queues": "video"}}
+    conf.setdefault("flame_pools", {"video": {"queues": "video"}})
     return read_settings(conf, app_name="proj", broker_urls=("redis://broker.internal/3",), environ={})
 
 
