@@ -3,6 +3,8 @@
 
 PYTHON ?= python3
 VENV := .venv
+# Trust what this machine trusts, as pip does: a company's proxy may have a certificate authority of its own.
+export UV_NATIVE_TLS := 1
 BIN := $(VENV)/bin
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python
 
