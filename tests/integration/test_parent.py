@@ -42,7 +42,7 @@ def test_a_burst_is_worked_off_by_runners_that_come_and_go(
     flame = pools(queues=[queue], max_concurrency=2)
     with Deployment(tmp_path, broker, flame_pools=flame, task_default_queue=queue) as work, work.watched() as watch:
         parent = work.worker("--autoscale=2,1")
-        results = [work.send("square", number, 0.2, queue=queue) for number in range(200)]
+        results = [work.send("square", number, 0.3, queue=queue) for number in range(200)]
         answers = [result.get(timeout=60) for result in results]
         parent.says(r" ended: idle for", times=3)
         work.has_runners(0)
@@ -127,7 +127,7 @@ def test_an_exception_in_a_round_is_logged_and_survived(redis_url: str, tmp_path
     conf = {"flame_pools": pools(max=1), "flame_policy": "tests.integration.apps.policies:troubled"}
     with Deployment(tmp_path, redis_url, **conf) as work:
         parent = work.worker("--autoscale=2,1", WORK_TROUBLE=str(trouble))
-        parent.says(r"a round failed[\s\S]*?a policy in trouble", times=2)
+        parent.says(r"ERROR.*a policy in trouble")
         assert work.send("square", 3).get(timeout=30)["square"] == 9
         trouble.unlink()
         for number in range(40):

@@ -36,12 +36,12 @@ def burst(work: Deployment, queue: str, *, tasks: int = 60) -> None:
     assert server.ends() == 0
 
 
-@pytest.mark.parametrize("kind", ["redis", "rabbitmq", "sqs"])
+@pytest.mark.parametrize("kind", ["rabbitmq", "sqs"])
 def test_a_burst_is_worked_off_without_a_worker_here(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
     queue = unique_name("serve")
-    url = request.getfixturevalue({"redis": "redis_url", "rabbitmq": "rabbit_url", "sqs": "sqs_url"}[kind])
+    url = request.getfixturevalue({"rabbitmq": "rabbit_url", "sqs": "sqs_url"}[kind])
     conf: dict[str, Any] = {"flame_pools": {"pool": {**POOL, "queues": [queue]}}, "task_default_queue": queue}
     if kind == "sqs":
         conf["broker_transport_options"] = {"region": "eu-central-1", "is_secure": False, "wait_time_seconds": 1}
