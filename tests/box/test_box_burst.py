@@ -12,7 +12,7 @@ from tests.box.box import Box
 from tests.box.burst import Burst, build_release, told
 from tests.servers import RabbitServer, RedisServer
 
-TASKS, SECONDS, MAX = 300, 0.2, 3
+TASKS, SECONDS, MAX = 300, 0.5, 3
 PATIENCE = 120.0
 
 pytestmark = pytest.mark.box

@@ -177,7 +177,8 @@ class TestStart:
             FLAME_PARENT=letter.encode(), BROKER_URL="memory://", RESULT_BACKEND="cache+memory://",
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert "proj.tasks.nap" in done.stdout
+        assert "of pool default is up" in done.stderr
+        assert "ending: idle" in done.stderr
 
     def test_a_child_without_a_letter_says_so_in_one_line(self, unpacked: Path):
         done = run(unpacked, "start")
