@@ -128,8 +128,7 @@ def test_parents_started_together_launch_no_more_than_max(
         parents = [work.start(name, "flame", "serve") for name in ("one", "two")]
         for parent in parents:
             parent.says(f"{ACTS}|{STANDS_BY}")
-        for parent in parents:
-            parent.says(" is up, ", times=2)
+        wait_until(lambda: sum(parent.output.count(" is up, ") for parent in parents) >= 2, what="two runners up")
         assert sum(ACTS in parent.output for parent in parents) == 1
         assert sum(LAUNCHED in parent.output for parent in parents) == 1
     assert watch.most == len(watch.seen) == 2
