@@ -92,7 +92,7 @@ def test_an_idle_child_ends_and_says_why(work: Deployment, tmp_path: Path) -> No
     assert {(event["runner"], event["pool"], event["owner"]) for event in said} == {("runner", "pool", "test")}
 
 
-@pytest.mark.parametrize(("broker", "rounds"), [("redis", 6), ("rabbitmq", 4)], indirect=["broker"])
+@pytest.mark.parametrize(("broker", "rounds"), [("redis", 5), ("rabbitmq", 3)], indirect=["broker"])
 def test_work_that_slips_in_at_the_last_moment_is_done_once(
     broker: str, rounds: int, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
