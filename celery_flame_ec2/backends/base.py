@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from ..config import PoolSettings
 from ..parent import Parent
 from ..runner import Runner
+
+
+def unguarded() -> None:
+    """Let everything happen: there is one parent."""
 
 
 class Backend(abc.ABC):
@@ -15,6 +19,9 @@ class Backend(abc.ABC):
 
     #: Seconds a listing may be trusted when nothing was done since.
     listing_ttl: float = 10.0
+    #: Called right before each single request that changes anything; raises where this parent may act no more. A launch
+    #: is several requests, and a parent may be stopped between two of them.
+    guard: Callable[[], None] = staticmethod(unguarded)
 
     @abc.abstractmethod
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:

@@ -77,6 +77,7 @@ class LocalBackend(Backend):
         started: list[Runner] = []
         for _ in range(count):
             try:
+                self.guard()
                 with self._launching:
                     started.append(self._start(letter, environ))
             except OSError as exc:
@@ -92,6 +93,7 @@ class LocalBackend(Backend):
     def terminate(self, ids: Collection[str]) -> None:
         for record in self._living():
             if record.runner.id in ids:
+                self.guard()
                 with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
                     os.killpg(record.pid, signal.SIGKILL)
         self._collect_exit_codes()

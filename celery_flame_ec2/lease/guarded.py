@@ -12,13 +12,14 @@ from ..runner import Runner
 
 
 class Guarded(Backend):
-    """A compute backend that looks for anybody, and acts only while `acts` says so: it is asked right before each call.
+    """A compute backend that looks for anybody, and acts only while `acts` says so: asked right before each request.
 
     Raises LeaseError where it says no.
     """
 
     def __init__(self, backend: Backend, acts: Callable[[], bool]) -> None:
         self._backend, self._acts = backend, acts
+        backend.guard = self._check
         self.listing_ttl = backend.listing_ttl
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:

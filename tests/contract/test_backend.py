@@ -7,8 +7,8 @@ from collections.abc import Collection
 
 import pytest
 
-from celery_flame_ec2.backends.base import Backend
-from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.backends.base import Backend, unguarded
+from celery_flame_ec2.errors import BackendError, LaunchError, LeaseError
 from celery_flame_ec2.runner import Runner, RunnerState
 from tests.contract.rigs import Rig
 from tests.waiting import wait_until
@@ -131,6 +131,22 @@ def test_a_launch_that_gives_nobody_is_an_error_in_one_line(rig: Rig) -> None:
     assert str(failure.value)
     assert "\n" not in str(failure.value)
     assert backend.runners() == ()
+
+
+def test_a_parent_that_may_act_no_more_sends_no_request(rig: Rig) -> None:
+    backend = rig.backend()
+    (runner,) = backend.launch(rig.letter(), 1)
+
+    def refuse() -> None:
+        raise LeaseError("lost")
+
+    backend.guard = refuse
+    with pytest.raises(LeaseError):
+        backend.launch(rig.letter(), 2)
+    with pytest.raises(LeaseError):
+        backend.terminate([runner.id])
+    backend.guard = unguarded
+    assert ids(backend.runners()) == {runner.id}
 
 
 def test_after_a_refused_launch_the_next_one_may_succeed(rig: Rig) -> None:

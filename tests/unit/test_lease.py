@@ -289,7 +289,8 @@ def test_a_round_that_began_in_an_earlier_term_does_not_act(cell: Cell, clock: C
 
 
 def test_a_guarded_backend_hands_on_every_verb_a_backend_has() -> None:
-    verbs = {name for name, _ in inspect.getmembers(Backend, inspect.isfunction) if not name.startswith("_")}
+    found = inspect.getmembers(Backend, inspect.isfunction)
+    verbs = {name for name, _ in found if not name.startswith("_")} - {"guard"}  # this is how it is guarded
     assert verbs <= vars(Guarded).keys()
 
 

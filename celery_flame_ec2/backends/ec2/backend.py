@@ -60,7 +60,7 @@ class Ec2Backend(Backend):
             client = self._clients.launching(place)
         except FlameError as exc:  # nothing was asked for yet
             raise LaunchError(str(exc)) from exc
-        climbed = climb(client, order, self._clock)
+        climbed = climb(client, order, self._clock, self.guard)
         self._homes.update((runner.id, place) for runner in climbed.runners)
         if climbed.refusals:
             self._cookbook.forget(pool)
@@ -96,6 +96,7 @@ class Ec2Backend(Backend):
             client = self._clients.ec2(place)
             here = sorted(name for name in set(ids) if self._homes.get(name, place) == place)
             for start in range(0, len(here), BATCH):
+                self.guard()
                 problems += _terminate(client, here[start : start + BATCH])
         if problems:
             raise BackendError("; ".join(problems))

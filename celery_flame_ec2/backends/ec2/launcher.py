@@ -55,7 +55,7 @@ class Climb:
         return words + "".join(f"; before that {rung}: {answer.code or answer.message}" for rung, answer in before)
 
 
-def climb(client: EC2Client, order: Order, clock: Callable[[], float]) -> Climb:
+def climb(client: EC2Client, order: Order, clock: Callable[[], float], guard: Callable[[], None]) -> Climb:
     """Ask for one rung after the other until the order is filled, nothing is left, EC2 says a lasting no or nothing."""
     so_far = Climb(order=order)
     for rung in rungs(order.recipe):
@@ -65,7 +65,7 @@ def climb(client: EC2Client, order: Order, clock: Callable[[], float]) -> Climb:
         request = run_instances_request(
             order.recipe, rung, count=so_far.missing, token=token, tags=tags, user_data=order.user_data
         )
-        answer = _run(client, request)
+        answer = _run(client, request, guard)
         if isinstance(answer, Refusal):
             logger.info("pool %s: EC2 refused %s: %s", order.letter.pool, rung, answer)
             so_far.refusals.append((rung, answer))
@@ -80,11 +80,13 @@ def climb(client: EC2Client, order: Order, clock: Callable[[], float]) -> Climb:
     return so_far
 
 
-def _run(client: EC2Client, request: Mapping[str, Any]) -> list[dict[str, Any]] | Refusal:
+def _run(client: EC2Client, request: Mapping[str, Any], guard: Callable[[], None]) -> list[dict[str, Any]] | Refusal:
     """Send one request; where no answer tells what came of it, send the very same once more."""
+    guard()
     answer = _run_once(client, request)
     if isinstance(answer, Refusal) and answer.meaning is Meaning.UNCLEAR:
         logger.warning("asking again with the same token: %s", answer)
+        guard()
         return _run_once(client, request)
     return answer
 
