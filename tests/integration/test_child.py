@@ -102,7 +102,7 @@ def test_work_that_slips_in_at_the_last_moment_is_done_once(
         for number in range(rounds):
             runner = child(work, text, name=f"runner{number}")
             runner.says("flame: ending: idle")
-            work.send("square", number, queue=queue)
+            work.send("square", number, 0.8, queue=queue)
             assert runner.ends() == 0  # having done it, or having left it where it was
         assert child(work, text, name="last").ends() == 0
         assert work.numbers("square") == list(range(rounds))
