@@ -17,6 +17,8 @@ from .runner import Limits
 
 PREFIX = "flame_"
 DAY = 86400.0
+#: What an instance cannot do without, and metadata or a launch template may bring.
+PLACE = ("image_id", "subnet_id", "security_group_id")
 LINK_LOCAL = "http://169.254.169.254/latest"
 
 _url = text(r"https?://[^\s/]+(/\S*)?", "an http:// or https:// URL")
@@ -267,12 +269,13 @@ def read_settings(
     problems = list(problems)
     plain = {name.removeprefix(PREFIX): value for name, value in conf.items() if name.startswith(PREFIX)}
     shared, raw_pools = plain.pop("ec2", {}), plain.pop("pools", None)
-    good = read(Settings, plain, "settings flame_*", problems)
+    good = read(Settings, plain, "settings flame_*", problems, also=("ec2", "pools"))
     pools = tuple(_pools(raw_pools, shared, environ, problems))
     settings = Settings(**{"owner": _owner(app_name, broker_urls, prefix), **good}, pools=pools)
     problems += _queue_problems(pools)
     if settings.backend == "ec2":
-        problems += [problem for pool in pools for problem in _ec2_problems(pool, broker_urls)]
+        refused = {name for name in ("s3_bundle_url", "app", *PLACE) if any(f"{name!r} must be" in p for p in problems)}
+        problems += [problem for pool in pools for problem in _ec2_problems(pool, broker_urls, refused)]
         if "owner" not in good and not prefix and _is_sqs(broker_urls[0]):
             problems.append("setting flame_owner is required with SQS: the broker's URL tells no deployments apart")
     if problems:
@@ -312,16 +315,16 @@ def _queue_problems(pools: tuple[PoolSettings, ...]) -> Iterator[str]:
             yield f"pool {pool.name!r}: option 'max' must be at least 'min' ({pool.min}), got {pool.max}"
 
 
-def _ec2_problems(pool: PoolSettings, broker_urls: tuple[str, ...]) -> Iterator[str]:
+def _ec2_problems(pool: PoolSettings, broker_urls: tuple[str, ...], refused: set[str]) -> Iterator[str]:
+    """Yield what an EC2 pool lacks; what was given and `refused` is told already."""
     where, ec2 = f"pool {pool.name!r}", pool.ec2
-    if ec2.s3_bundle_url is None:
-        yield f"{where}: option 's3_bundle_url' is required with flame_backend 'ec2' (s3://bucket/release.tar.gz)"
-    if ec2.app is None:
-        yield f"{where}: option 'app' is required with flame_backend 'ec2' (or set RELEASE_NAME)"
+    for name, hint in (("s3_bundle_url", " (s3://bucket/release.tar.gz)"), ("app", " (or set RELEASE_NAME)")):
+        if getattr(ec2, name) is None and name not in refused:
+            yield f"{where}: option {name!r} is required with flame_backend 'ec2'{hint}"
     yield from _contradictions(where, ec2)
     if not (ec2.launch_template_id or ec2.auto_configure):
-        for name in ("image_id", "subnet_id", "security_group_id"):
-            if not getattr(ec2, name):
+        for name in PLACE:
+            if not getattr(ec2, name) and name not in refused:
                 yield f"{where}: option {name!r} is required without 'launch_template_id' or 'auto_configure'"
     for url in () if ec2.allow_local_broker else filter(_is_local, broker_urls):
         yield (

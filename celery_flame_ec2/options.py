@@ -23,8 +23,11 @@ def option(check: Check, *, default: Any = MISSING, factory: Any = MISSING, doc:
     return field(default=default, metadata=metadata)
 
 
-def read(kind: type, raw: Any, where: str, problems: list[str]) -> dict[str, Any]:
-    """Check `raw` against the options `kind` declares; append one sentence per problem, return what is good."""
+def read(kind: type, raw: Any, where: str, problems: list[str], *, also: Iterable[str] = ()) -> dict[str, Any]:
+    """Check `raw` against the options `kind` declares; append one sentence per problem, return what is good.
+
+    `also` are names that are read elsewhere, for the suggestion where one is misspelt.
+    """
     if not isinstance(raw, Mapping):
         problems.append(f"{where}: expected a dict of options, got {kind_of(raw)}")
         return {}
@@ -32,7 +35,7 @@ def read(kind: type, raw: Any, where: str, problems: list[str]) -> dict[str, Any
     good: dict[str, Any] = {}
     for name, value in raw.items():
         if name not in declared:
-            problems.append(f"{where}: unknown option {shown(name)}{suggestion(name, declared)}")
+            problems.append(f"{where}: unknown option {shown(name)}{suggestion(name, [*declared, *also])}")
             continue
         try:
             good[name] = declared[name].metadata["check"](value)

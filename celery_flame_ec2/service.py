@@ -21,7 +21,7 @@ from .errors import BackendError, DemandUnknown, FlameError, SettingsError
 from .lease import Guarded, Lease
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
-from .presence import Presence, Word
+from .presence import INSTANT, Presence, Word
 from .queues import Measurement, measure
 from .runner import Runner, RunnerState
 
@@ -166,12 +166,15 @@ class Service:
         return self._lease.holds() and self._lease.term == self._term
 
     def _wait(self, until: float) -> None:
-        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
-            patience = min(left, PATIENCE)
+        """Hear runners until the next round; at least for a moment, however late this one was."""
+        while not self._stop.is_set():
+            patience = min(max(until - time.monotonic(), INSTANT), PATIENCE)
             if self._presence is not None:
                 self._presence.listen(patience)
             if self.since is None:
                 self._stop.wait(patience)
+            if time.monotonic() >= until:
+                return
 
     def _list(self, now: float) -> tuple[Runner, ...] | None:
         """List the runners if the last listing is too old; None where there is nothing new."""

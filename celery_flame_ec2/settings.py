@@ -69,17 +69,21 @@ def _names(conf: Any, unread: list[str]) -> Iterator[str]:
 def _worker_option_problems(pools: Any) -> Iterator[str]:
     """Yield a sentence for each of a pool's `worker_options` that `celery worker` does not have."""
     given = [
-        (pool, name)
+        (pool, options["worker_options"])
         for pool, options in (pools.items() if isinstance(pools, Mapping) else ())
         if isinstance(options, Mapping) and isinstance(options.get("worker_options"), Mapping)
-        for name in options["worker_options"]
     ]
     if not given:
         return
-    from celery.bin.worker import worker  # only who sets the option pays for the import
+    from celery.bin.worker import worker  # only who sets the option pays for the imports
+    from celery.concurrency import get_available_pool_names
 
     known = {str(parameter.name) for parameter in worker.params} - OWN_WORKER_OPTIONS
-    for pool, name in given:
-        if name not in known:
+    kinds = get_available_pool_names()
+    for pool, options in given:
+        for name in options.keys() - known:
             why = "; the pool sets it" if name in OWN_WORKER_OPTIONS else suggestion(name, known)
             yield f"pool {pool!r}: option 'worker_options' has {name!r}, which no runner's `celery worker` takes{why}"
+        if "pool" in options and options["pool"] not in kinds:
+            told = f"{options['pool']!r}; there are {', '.join(kinds)}"
+            yield f"pool {pool!r}: option 'worker_options' names the worker pool {told}"

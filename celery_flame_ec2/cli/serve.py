@@ -53,4 +53,4 @@ def _check(service: Service) -> None:
         raise click.ClickException(service.listing.why)
     for demand in demands.values():
         if isinstance(demand, Unknown):
-            raise DemandUnknown(demand.why)
+            raise DemandUnknown(f"{demand.why}; start the broker, or set broker_url to where it is")

@@ -135,6 +135,15 @@ def test_metadata_or_a_template_may_bring_the_rest(source: dict[str, Any]) -> No
     read(backend="ec2", ec2={"s3_bundle_url": EC2["s3_bundle_url"], "app": "proj", **source})
 
 
+@pytest.mark.parametrize("name", ["s3_bundle_url", "subnet_id"])
+def test_what_was_given_and_refused_is_told_once(name: str) -> None:
+    assert problems(backend="ec2", ec2={**EC2, name: "nonsense"}).count(f"'{name}'") == 1
+
+
+def test_a_misspelt_flame_pools_is_recognised() -> None:
+    assert "unknown option 'pool'; did you mean 'pools'?" in problems(pool={})
+
+
 def test_an_image_and_a_template_together_are_refused() -> None:
     text = problems(backend="ec2", ec2={**EC2, "launch_template_id": "lt-0abc12345"})
     assert "'image_id' and 'launch_template_id' are both given; remove one of them" in text

@@ -73,6 +73,21 @@ def test_a_worker_option_that_no_runner_takes_is_named(name: str, words: str) ->
         settings_of(app)
 
 
+def test_a_worker_pool_that_celery_does_not_have_is_named() -> None:
+    app = plain()
+    app.conf.flame_pools = {"video": {"queues": "video", "worker_options": {"pool": "nonsense"}}}
+    with pytest.raises(SettingsError, match=r"names the worker pool 'nonsense'; there are .*gevent"):
+        settings_of(app)
+
+
+@pytest.mark.parametrize("options", ["loglevel", None, ["loglevel"]])
+def test_worker_options_that_are_no_dict_are_named(options: Any) -> None:
+    app = plain()
+    app.conf.flame_pools = {"video": {"queues": "video", "worker_options": options}}
+    with pytest.raises(SettingsError, match="option 'worker_options' must be a dict"):
+        settings_of(app)
+
+
 def test_a_worker_option_there_is_reaches_the_letter() -> None:
     app = plain()
     app.conf.flame_pools = {"video": {"queues": "video", "worker_options": {"loglevel": "DEBUG"}}}
