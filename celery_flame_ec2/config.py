@@ -270,12 +270,12 @@ def read_settings(
     plain = {name.removeprefix(PREFIX): value for name, value in conf.items() if name.startswith(PREFIX)}
     shared, raw_pools = plain.pop("ec2", {}), plain.pop("pools", None)
     good = read(Settings, plain, "settings flame_*", problems, also=("ec2", "pools"))
-    pools = tuple(_pools(raw_pools, shared, environ, problems))
+    found = list(_pools(raw_pools, shared, environ, problems))
+    pools = tuple(pool for pool, _ in found)
     settings = Settings(**{"owner": _owner(app_name, broker_urls, prefix), **good}, pools=pools)
     problems += _queue_problems(pools)
     if settings.backend == "ec2":
-        refused = {name for name in ("s3_bundle_url", "app", *PLACE) if any(f"{name!r} must be" in p for p in problems)}
-        problems += [problem for pool in pools for problem in _ec2_problems(pool, broker_urls, refused)]
+        problems += [problem for pool, given in found for problem in _ec2_problems(pool, broker_urls, given)]
         if "owner" not in good and not prefix and _is_sqs(broker_urls[0]):
             problems.append("setting flame_owner is required with SQS: the broker's URL tells no deployments apart")
     if problems:
@@ -283,7 +283,10 @@ def read_settings(
     return settings
 
 
-def _pools(raw: Any, shared: Any, environ: Mapping[str, str], problems: list[str]) -> Iterator[PoolSettings]:
+def _pools(
+    raw: Any, shared: Any, environ: Mapping[str, str], problems: list[str]
+) -> Iterator[tuple[PoolSettings, set[str]]]:
+    """Yield each pool, and the names of the options that were given for it, refused ones too."""
     ec2_names = {f.name for f in fields(Ec2Options)}
     common = read(Ec2Options, shared, "flame_ec2", problems)
     if not isinstance(raw, Mapping) or not raw:
@@ -301,7 +304,8 @@ def _pools(raw: Any, shared: Any, environ: Mapping[str, str], problems: list[str
         ec2 = common | read(Ec2Options, {k: v for k, v in options.items() if k in ec2_names}, where, problems)
         ec2.setdefault("app", environ.get("RELEASE_NAME") or None)
         if "queues" in own:
-            yield PoolSettings(name=name, **own, ec2=Ec2Options(**ec2))
+            given = {*options, *(shared if isinstance(shared, Mapping) else ())}
+            yield PoolSettings(name=name, **own, ec2=Ec2Options(**ec2)), given
 
 
 def _queue_problems(pools: tuple[PoolSettings, ...]) -> Iterator[str]:
@@ -315,16 +319,16 @@ def _queue_problems(pools: tuple[PoolSettings, ...]) -> Iterator[str]:
             yield f"pool {pool.name!r}: option 'max' must be at least 'min' ({pool.min}), got {pool.max}"
 
 
-def _ec2_problems(pool: PoolSettings, broker_urls: tuple[str, ...], refused: set[str]) -> Iterator[str]:
-    """Yield what an EC2 pool lacks; what was given and `refused` is told already."""
+def _ec2_problems(pool: PoolSettings, broker_urls: tuple[str, ...], given: set[str]) -> Iterator[str]:
+    """Yield what an EC2 pool lacks; what is wrong with an option that was `given` is told already."""
     where, ec2 = f"pool {pool.name!r}", pool.ec2
     for name, hint in (("s3_bundle_url", " (s3://bucket/release.tar.gz)"), ("app", " (or set RELEASE_NAME)")):
-        if getattr(ec2, name) is None and name not in refused:
+        if getattr(ec2, name) is None and name not in given:
             yield f"{where}: option {name!r} is required with flame_backend 'ec2'{hint}"
     yield from _contradictions(where, ec2)
     if not (ec2.launch_template_id or ec2.auto_configure):
         for name in PLACE:
-            if not getattr(ec2, name) and name not in refused:
+            if not getattr(ec2, name) and name not in given:
                 yield f"{where}: option {name!r} is required without 'launch_template_id' or 'auto_configure'"
     for url in () if ec2.allow_local_broker else filter(_is_local, broker_urls):
         yield (

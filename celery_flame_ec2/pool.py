@@ -74,12 +74,12 @@ class Pool:
         try:
             runners = self._backend.launch(letter(self._deployment, self.settings, warm=warm), count)
         except LaunchError as exc:
-            self._fail(f"{exc}", now)
+            self._fail(str(exc), now)
             return
         except LaunchUnclear as exc:
             self._count(exc.launched, reason)
             self.roster.may_exist(exc.unclear, now)
-            self._fail(f"{exc}", now)
+            self._fail(str(exc), now)
             return
         self._count(runners, reason)
 

@@ -140,6 +140,13 @@ def test_what_was_given_and_refused_is_told_once(name: str) -> None:
     assert problems(backend="ec2", ec2={**EC2, name: "nonsense"}).count(f"'{name}'") == 1
 
 
+def test_what_one_pool_was_refused_another_still_lacks() -> None:
+    shared = {name: value for name, value in EC2.items() if name != "subnet_id"}
+    text = problems({"a": {"queues": "a", "subnet_id": "nonsense"}, "b": {"queues": "b"}}, backend="ec2", ec2=shared)
+    assert text.count("'subnet_id'") == 2
+    assert "pool 'b': option 'subnet_id' is required" in text
+
+
 def test_a_misspelt_flame_pools_is_recognised() -> None:
     assert "unknown option 'pool'; did you mean 'pools'?" in problems(pool={})
 
