@@ -43,7 +43,14 @@ class BackendError(FlameError):
 
 
 class LaunchError(BackendError):
-    """Raised when a launch was refused: no runner came of it."""
+    """Raised when a launch was refused: no runner came of it.
+
+    `retry_in` are the seconds after which another try may go better; None where the backend cannot tell.
+    """
+
+    def __init__(self, message: str, *, retry_in: float | None = None) -> None:
+        self.retry_in = retry_in
+        super().__init__(message)
 
 
 class LeaseError(FlameError):
@@ -51,10 +58,13 @@ class LeaseError(FlameError):
 
 
 class LaunchUnclear(BackendError):
-    """Raised when a launch was not answered: `launched` are the runners known of, up to `unclear` more may exist."""
+    """Raised when a launch was not answered: `launched` are the runners known of, `tokens` name what is open.
 
-    def __init__(self, message: str, *, launched: tuple[Any, ...], unclear: int) -> None:
-        self.launched, self.unclear = launched, unclear
+    Each token was announced before its request was sent, with the number of runners that may come of it.
+    """
+
+    def __init__(self, message: str, *, launched: tuple[Any, ...] = (), tokens: tuple[str, ...]) -> None:
+        self.launched, self.tokens = launched, tokens
         super().__init__(message)
 
 

@@ -78,7 +78,7 @@ class Pool:
             return
         except LaunchUnclear as exc:
             self._count(exc.launched, reason)
-            self.roster.may_exist(exc.unclear, now)
+            self.roster.may_exist(len(exc.tokens), now)
             self._fail(str(exc), now)
             return
         self._count(runners, reason)

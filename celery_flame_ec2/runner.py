@@ -32,12 +32,21 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Launch:
+    """One request for at most `count` runners of a pool; the token makes it idempotent and is on each runner's tags."""
+
+    token: str
+    pool: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Runner:
     """One runner. Times are seconds since the epoch, by the backend's clock.
 
     A compute backend lists a runner as BOOTING (it cannot know more), or ENDING once its machine shuts down;
     presence tells the rest. `powered_off` is a machine that exists but does not run: it will never end itself;
-    `shutting_down` one that is about to be gone, whoever began it.
+    `shutting_down` one that is about to be gone, whoever began it. `launch` is the token of the launch it came of.
     """
 
     id: str
@@ -52,3 +61,4 @@ class Runner:
     instance_type: str | None = None
     market: str | None = None
     zone: str | None = None
+    launch: str = ""

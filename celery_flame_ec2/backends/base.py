@@ -6,12 +6,17 @@ import abc
 from collections.abc import Callable, Collection
 
 from ..config import PoolSettings
+from ..errors import LaunchError
 from ..parent import Parent
-from ..runner import Runner
+from ..runner import Launch, Runner
 
 
 def unguarded() -> None:
     """Let everything happen: there is one parent."""
+
+
+def unrecorded(_: Launch) -> None:
+    """Record nothing: what is launched is listed at once."""
 
 
 class Backend(abc.ABC):
@@ -22,6 +27,9 @@ class Backend(abc.ABC):
     #: Called right before each single request that changes anything; raises where this parent may act no more. A launch
     #: is several requests, and a parent may be stopped between two of them.
     guard: Callable[[], None] = staticmethod(unguarded)
+    #: Called right before each new launch request where a listing may lag behind launches, so that whoever acts next
+    #: knows of it; raises where it could not be recorded, and then nothing may be launched.
+    announce: Callable[[Launch], None] = staticmethod(unrecorded)
 
     @abc.abstractmethod
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
@@ -31,6 +39,15 @@ class Backend(abc.ABC):
             LaunchError: none could be started, for a reason worth telling.
             LaunchUnclear: how many were started is unknown.
         """
+
+    def ask_again(self, token: str) -> tuple[Runner, ...]:
+        """Send an unanswered launch again, unchanged, and return all runners that came of it.
+
+        Raises:
+            LaunchError: none came of it, and none will.
+            LaunchUnclear: there is still no answer.
+        """
+        raise LaunchError(f"no launch {token} is open here")
 
     @abc.abstractmethod
     def runners(self) -> tuple[Runner, ...]:

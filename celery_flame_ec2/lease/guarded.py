@@ -26,6 +26,10 @@ class Guarded(Backend):
         self._check()
         return self._backend.launch(letter, count)
 
+    def ask_again(self, token: str) -> tuple[Runner, ...]:
+        self._check()
+        return self._backend.ask_again(token)
+
     def runners(self) -> tuple[Runner, ...]:
         return self._backend.runners()
 

@@ -66,7 +66,7 @@ class Ec2Backend(Backend):
             self._cookbook.forget(pool)
         if climbed.unclear:
             words = f"a launch of up to {climbed.unclear} may have happened: {climbed}"
-            raise LaunchUnclear(words, launched=tuple(climbed.runners), unclear=climbed.unclear)
+            raise LaunchUnclear(words, launched=tuple(climbed.runners), tokens=())
         if not climbed.runners:
             raise LaunchError(str(climbed))
         if climbed.missing > 0:

@@ -54,6 +54,7 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
         instance_type=instance.get("InstanceType"),
         market="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
         zone=(instance.get("Placement") or {}).get("AvailabilityZone"),
+        launch=tags.get(LAUNCH, ""),
     )
 
 
