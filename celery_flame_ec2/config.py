@@ -17,6 +17,8 @@ from .runner import Limits
 
 PREFIX = "flame_"
 DAY = 86400.0
+#: Seconds, the largest boot_timeout there can be.
+LONGEST_BOOT = 3600.0
 #: What an instance cannot do without, and metadata or a launch template may bring.
 PLACE = ("image_id", "subnet_id", "security_group_id")
 LINK_LOCAL = "http://169.254.169.254/latest"
@@ -136,7 +138,9 @@ class Ec2Options:
     iam_instance_profile: str | None = option(text(_aws_name, "an ARN or a name"), default=None, doc="ARN or name")
     key_name: str | None = option(text(), default=None, doc="SSH key pair")
     region: str | None = option(text(r"[a-z0-9-]+", "a region such as 'eu-west-1'"), default=None, doc="AWS region")
-    boot_timeout: float = option(number(low=1, high=3600), default=120.0, doc="s from launch to the worker's hello")
+    boot_timeout: float = option(
+        number(low=1, high=LONGEST_BOOT), default=120.0, doc="s from launch to the worker's hello"
+    )
     instance_metadata_url: str = option(_url, default=f"{LINK_LOCAL}/meta-data/", doc="for tests")
     instance_metadata_token_url: str = option(_url, default=f"{LINK_LOCAL}/api/token", doc="for tests")
     ec2_service_endpoint: str | None = option(_url, default=None, doc="the region's own where not set")

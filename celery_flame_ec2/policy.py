@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from .config import PoolSettings
@@ -11,10 +10,10 @@ from .runner import Runner, RunnerState
 
 #: Seconds without launches after one failed launch; doubled for each further one in a row, up to the second number.
 FAILURE_PAUSE, LONGEST_PAUSE = 5.0, 600.0
+#: Launches in a row whose runners did not come up, after which only one is tried at a time.
+PROBE_AFTER = 2
 #: States in which a runner takes work, or soon will.
 CAPACITY = frozenset({RunnerState.BOOTING, RunnerState.UP})
-#: Seconds a runner may outlive its deadline: its own timers go first, and they have margins too.
-DEADLINE_GRACE = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,37 +34,33 @@ class Demand:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failures:
-    """Launches that brought no runner up, in a row; `at` is the last one, in seconds since the epoch."""
+    """Launches that brought no runner up, in a row; `at` is the last one, in seconds since the epoch.
+
+    `boots` of them gave machines that did not come up. `pause` is how long to wait after `at`, where the compute
+    backend knows; None leaves it to the policy.
+    """
 
     count: int = 0
     at: float = 0.0
     cause: str = ""
+    boots: int = 0
+    pause: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fleet:
     """The runners of one pool that are not gone, launches not listed yet included.
 
-    `listening_since` is when presence began to be heard (seconds since the epoch), None where no presence can be
-    heard: then silence says nothing about a runner. `unclear` is how many more may exist, of unanswered launches.
+    `unclear` is how many more may exist, of launches that nobody has seen the outcome of.
     """
 
     runners: tuple[Runner, ...] = ()
     unclear: int = 0
-    listening_since: float | None = None
     failures: Failures = field(default_factory=Failures)
 
     def count(self, *states: RunnerState) -> int:
         """Return how many runners are in one of these states."""
         return sum(runner.state in states for runner in self.runners)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Reap:
-    """A runner that will not end itself, and why it must."""
-
-    runner: Runner
-    reason: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,32 +72,37 @@ class Plan:
 
     launch: int = 0
     warm: int = 0
-    reap: tuple[Reap, ...] = ()
     wanted: int | None = None
     held: bool = False
     reason: str
 
 
+def room(pool: PoolSettings, fleet: Fleet) -> int:
+    """Return how many runners may be launched below `max`: all that is listed or launched counts, seen or not.
+
+    A machine that shuts down does not: it is billed no more, and never comes back.
+    """
+    here = sum(not runner.shutting_down for runner in fleet.runners)
+    return max(0, pool.max - here - fleet.unclear)
+
+
 def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
     """Plan one round. `pool.max_concurrency` must be known; `now` is seconds since the epoch."""
-    if isinstance(fleet, Unknown):
-        return Plan(held=True, reason=fleet.why)
-    reap = tuple(_overdue(pool, fleet, now))
-    if isinstance(demand, Unknown):
-        return Plan(reap=reap, held=True, reason=demand.why)
+    unknown = fleet if isinstance(fleet, Unknown) else demand
+    if isinstance(fleet, Unknown) or isinstance(demand, Unknown):
+        return Plan(held=True, reason=unknown.why)  # type: ignore[union-attr]
     wanted, sum_in_words = _wanted(pool, demand)
-    doomed = {item.runner.id for item in reap}
-    capacity = sum(runner.state in CAPACITY and runner.id not in doomed for runner in fleet.runners)
-    launch = min(wanted - capacity, pool.max - len(fleet.runners)) - fleet.unclear
+    launch = min(wanted - fleet.count(*CAPACITY) - fleet.unclear, room(pool, fleet))
     reason = f"{sum_in_words}; {_standing(fleet)}"
     if launch <= 0:
-        return Plan(reap=reap, wanted=wanted, reason=reason)
-    pause = _pause(fleet.failures, now)
-    if pause > 0:
-        reason = f"{reason}; {_pause_in_words(fleet.failures, pause)}"
-        return Plan(reap=reap, wanted=wanted, held=True, reason=reason)
+        return Plan(wanted=wanted, reason=reason)
+    held = _held(fleet, now)
+    if held:
+        return Plan(wanted=wanted, held=True, reason=f"{reason}; {held}")
+    if fleet.failures.boots >= PROBE_AFTER:
+        launch, reason = 1, f"{reason}; one to try, after {_in_a_row(fleet.failures)} failed"
     warm = min(launch, max(0, pool.min - sum(runner.warm for runner in fleet.runners)))
-    return Plan(launch=launch, warm=warm, reap=reap, wanted=wanted, reason=reason)
+    return Plan(launch=launch, warm=warm, wanted=wanted, reason=reason)
 
 
 def _wanted(pool: PoolSettings, demand: Demand) -> tuple[int, str]:
@@ -120,37 +120,26 @@ def _standing(fleet: Fleet) -> str:
     return ", ".join(f"{count} {word}" for count, word in counts if count) or "no runner"
 
 
-def _overdue(pool: PoolSettings, fleet: Fleet, now: float) -> Iterator[Reap]:
-    for runner in fleet.runners:
-        reason = _reason_to_reap(pool, runner, fleet.listening_since, now)
-        if reason:
-            yield Reap(runner=runner, reason=reason)
-
-
-def _reason_to_reap(pool: PoolSettings, runner: Runner, listening_since: float | None, now: float) -> str | None:
-    if runner.shutting_down:
-        return None
-    if runner.powered_off:
-        return "its machine is powered off but not terminated"
-    if runner.deadline is not None and now > runner.deadline + DEADLINE_GRACE:
-        return f"it is {now - runner.deadline:.0f} s past its deadline"
-    if runner.state is RunnerState.BOOTING and listening_since is not None:
-        # A parent that listens only since a moment ago has not heard from runners that are well.
-        silent = now - max(runner.launched_at, listening_since)
-        if silent > pool.ec2.boot_timeout:
-            return f"no hello within boot_timeout ({pool.ec2.boot_timeout:g} s)"
-    return None
+def _held(fleet: Fleet, now: float) -> str:
+    """Return why nothing is launched although more is wanted; empty when it may be."""
+    failures = fleet.failures
+    pause = _pause(failures, now)
+    if pause > 0:
+        return f"next launch in {pause:.0f} s, after {_in_a_row(failures)} failed: {failures.cause}"
+    if failures.boots >= PROBE_AFTER and fleet.count(RunnerState.BOOTING) + fleet.unclear:
+        return f"the next when the one that boots is up, after {_in_a_row(failures)} failed: {failures.cause}"
+    return ""
 
 
 def _pause(failures: Failures, now: float) -> float:
     if not failures.count:
         return 0.0
     # The exponent is bounded before it is used: 2.0**1100 is an OverflowError, not a long pause.
-    pause = min(LONGEST_PAUSE, FAILURE_PAUSE * 2.0 ** min(failures.count - 1, 16))
+    grown = min(LONGEST_PAUSE, FAILURE_PAUSE * 2.0 ** min(failures.count - 1, 16))
+    pause = grown if failures.pause is None else failures.pause
     # A clock that was set back must not make a pause longer than it is.
     return min(pause, failures.at + pause - now)
 
 
-def _pause_in_words(failures: Failures, pause: float) -> str:
-    launches = "launch" if failures.count == 1 else f"{failures.count} launches in a row"
-    return f"next launch in {pause:.0f} s, after {launches} failed: {failures.cause}"
+def _in_a_row(failures: Failures) -> str:
+    return "launch" if failures.count == 1 else f"{failures.count} launches in a row"

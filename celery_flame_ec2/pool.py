@@ -10,8 +10,9 @@ from . import boot, signals
 from .backends.base import Backend
 from .config import PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
+from .notes import Left
 from .parent import Parent
-from .policy import Demand, Fleet, Plan, Unknown
+from .policy import CAPACITY, Demand, Fleet, Plan, Unknown, room
 from .presence import Word
 from .roster import Change, Event, Roster
 from .runner import Runner
@@ -29,6 +30,8 @@ class Pool:
         self.settings = settings
         self.roster = Roster(settings.name)
         self.plan: Plan | None = None
+        #: Why of the last decision that changed something.
+        self.news = ""
         self._changes: tuple[Change, ...] = ()
         self._deployment = deployment
         self._backend = backend
@@ -38,58 +41,86 @@ class Pool:
         """Take in what the backend lists (None: nothing new) and what the runners say."""
         self._changes = self.roster.update(listed, words, now)
 
+    def adopt(self, left: Left, now: float) -> None:
+        """Go on from what the parent before left: count its launches, and remember what failed."""
+        for launch in left.launches:
+            if launch.pool == self.settings.name and launch.token not in self.roster.open_tokens:
+                self.roster.asked(launch, now, tries=0)
+        standing = left.standings.get(self.settings.name)
+        if standing is not None and standing.failures.at > self.roster.failures.at:
+            self.roster.failures = standing.failures
+
     def tell(self, now: float, *, hears: bool) -> None:
         """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
         for change in self._changes:
             self._tell(change, now, hears=hears)
 
-    def decide(self, demand: Demand | Unknown, now: float, *, listing: Unknown | None, since: float | None) -> Plan:
-        """Plan this round. `listing` says why the fleet is unknown; `since` is when presence began to be heard."""
+    def fleet(self, now: float) -> Fleet:
+        """Return the runners as a policy sees them."""
         roster = self.roster
-        fleet = Fleet(
-            runners=roster.runners, unclear=roster.unclear(now), listening_since=since, failures=roster.failures
-        )
-        plan = self._policy(self.settings, demand, listing or fleet, now)
-        log = logger.info if self._is_news(plan) else logger.debug
+        return Fleet(runners=roster.runners, unclear=roster.unclear(now), failures=roster.failures)
+
+    def decide(self, demand: Demand | Unknown, now: float, *, listing: Unknown | None) -> Plan:
+        """Plan this round. `listing` says why the fleet is unknown."""
+        plan = self._policy(self.settings, demand, listing or self.fleet(now), now)
+        log = logger.debug
+        if self._is_news(plan):
+            log, self.news = logger.info, f"{_in_words(plan)}: {plan.reason}"
         log("pool %s: %s: %s", self.settings.name, _in_words(plan), plan.reason)
         self.plan = plan
         return plan
 
     def act(self, plan: Plan, now: float) -> bool:
-        """Do what the plan says; return whether anything was done. A runner that cannot be reaped stops no launch."""
-        for warm, count in ((True, plan.warm), (False, plan.launch - plan.warm)):
+        """Do what the plan says, never beyond `max`; return whether anything was done."""
+        asked_again = self._ask_again(plan, now)
+        launch = min(plan.launch, room(self.settings, self.fleet(now)))
+        warm = min(plan.warm, launch)
+        for is_warm, count in ((True, warm), (False, launch - warm)):
             if count > 0:
-                self._launch(count, plan.reason, now, warm=warm)
-        if plan.reap:
-            self._reap(plan)
-        return bool(plan.reap or plan.launch)
-
-    def _reap(self, plan: Plan) -> None:
-        for item in plan.reap:
-            logger.warning("pool %s: reaping %s: %s", self.settings.name, item.runner.id, item.reason)
-        self._backend.terminate([item.runner.id for item in plan.reap])
-        signals.pool_shrank.send(sender=self.settings.name, count=len(plan.reap), reason=plan.reap[0].reason)
+                self._launch(count, plan.reason, now, warm=is_warm)
+        return asked_again or launch > 0
 
     def _launch(self, count: int, reason: str, now: float, *, warm: bool) -> None:
+        before = self.roster.open_tokens
         try:
             runners = self._backend.launch(letter(self._deployment, self.settings, warm=warm), count)
         except LaunchError as exc:
-            self._fail(str(exc), now)
-            return
+            self.roster.answered(self.roster.open_tokens - before)
+            self._fail(str(exc), now, pause=exc.retry_in)
         except LaunchUnclear as exc:
+            self.roster.answered(self.roster.open_tokens - before - set(exc.tokens))
             self._count(exc.launched, reason)
-            self.roster.may_exist(len(exc.tokens), now)
             self._fail(str(exc), now)
-            return
-        self._count(runners, reason)
+        else:
+            self.roster.answered(self.roster.open_tokens - before)
+            self._count(runners, reason)
+
+    def _ask_again(self, plan: Plan, now: float) -> bool:
+        """Ask for what came of launches that were not answered, while they are still wanted; True where one was due."""
+        if plan.wanted is None or plan.wanted <= self.fleet(now).count(*CAPACITY):
+            return False
+        due = self.roster.unanswered(now)
+        for held in due:
+            self.roster.asked(held.launch, now, tries=held.tries + 1)
+            try:
+                runners = self._backend.ask_again(held.launch.token)
+            except LaunchError as exc:
+                self.roster.answered([held.launch.token])
+                logger.info("pool %s: nothing came of an unanswered launch: %s", self.settings.name, exc)
+            except LaunchUnclear as exc:
+                logger.info("pool %s: a launch is still not answered: %s", self.settings.name, exc)
+            else:
+                self.roster.answered([held.launch.token])
+                self._count(runners, "the answer to a launch before")
+        return bool(due)
 
     def _count(self, runners: tuple[Runner, ...], reason: str) -> None:
-        self.roster.launched(runners)
-        for runner in runners:
+        fresh = self.roster.launched(runners)
+        for runner in fresh:
             signals.runner_launched.send(sender=self.settings.name, runner=runner, reason=reason)
-        if runners:
-            signals.pool_grew.send(sender=self.settings.name, count=len(runners), reason=reason)
-            logger.info("pool %s: launched %s", self.settings.name, ", ".join(runner.id for runner in runners))
+        if fresh:
+            signals.pool_grew.send(sender=self.settings.name, count=len(fresh), reason=reason)
+            logger.info("pool %s: launched %s", self.settings.name, ", ".join(runner.id for runner in fresh))
 
     def _tell(self, change: Change, now: float, *, hears: bool) -> None:
         runner, name = change.runner, self.settings.name
@@ -103,7 +134,7 @@ class Pool:
             return
         cause = "" if change.heard else self._boot_failure(runner, certain=change.ours and hears)
         if cause:
-            self._fail(f"{runner.id} did not come up: {cause}", now)
+            self._fail(f"{runner.id} did not come up: {cause}", now, launch=runner.launch or runner.id)
         else:
             logger.info("pool %s: %s ended: %s", name, runner.id, change.reason or "it gave no reason")
         signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason)
@@ -117,22 +148,21 @@ class Pool:
         last = next((line.strip() for line in reversed(words.splitlines()) if line.strip()), "it left no output")
         return f"it was gone before its hello; last line: {last}"
 
-    def _fail(self, cause: str, now: float) -> None:
-        self.roster.failed(cause, now)
+    def _fail(self, cause: str, now: float, *, launch: str | None = None, pause: float | None = None) -> None:
+        self.roster.failed(cause, now, launch=launch, pause=pause)
         logger.error("pool %s: launch failed: %s", self.settings.name, cause)
         signals.launch_failed.send(sender=self.settings.name, reason=cause)
 
     def _is_news(self, plan: Plan) -> bool:
-        if plan.launch or plan.reap:
+        if plan.launch:
             return True
         return plan.held != (self.plan is not None and self.plan.held)
 
 
 def _in_words(plan: Plan) -> str:
-    parts = [f"launch {plan.launch}"] if plan.launch else []
-    if plan.reap:
-        parts.append(f"reap {len(plan.reap)}")
-    return ", ".join(parts) or ("hold" if plan.held else "nothing to do")
+    if plan.launch:
+        return f"launch {plan.launch}"
+    return "hold" if plan.held else "nothing to do"
 
 
 def letter(deployment: Settings, pool: PoolSettings, *, warm: bool) -> Parent:

@@ -36,13 +36,17 @@ class Dispatcher(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Word:
-    """What a runner said last. `reason` is why it ends; `heard_at` is the parent's clock, seconds since the epoch."""
+    """What a runner said last. `reason` is why it ends; `heard_at` is the parent's clock, seconds since the epoch.
+
+    `active` tasks are with it now, `taken` is how many it accepted since its start.
+    """
 
     runner_id: str
     pool: str
     owner: str
     state: RunnerState
     active: int = 0
+    taken: int = 0
     reason: str = ""
     heard_at: float = 0.0
 
@@ -56,6 +60,7 @@ def say(dispatcher: Dispatcher, word: Word) -> None:
         owner=word.owner,
         state=word.state.value,
         active=word.active,
+        taken=word.taken,
         reason=word.reason,
     )
 
@@ -143,6 +148,7 @@ class Presence:
                 owner=self._owner,
                 state=RunnerState(event["state"]),
                 active=int(event["active"]),
+                taken=int(event.get("taken", 0)),  # runners of a release before this one do not say
                 reason=str(event["reason"]),
                 heard_at=self._clock(),
             )

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from .policy import LONGEST_PAUSE, Failures
 from .presence import Word
-from .runner import Runner, RunnerState
+from .runner import Launch, Runner, RunnerState
 
 #: Seconds a launch may take to appear in a listing: EC2's listings lag behind its launches.
 VISIBLE_WITHIN = 60.0
 #: Seconds after which a failed launch says nothing about the next: twice the longest pause there is.
 FORGET_AFTER = 2 * LONGEST_PAUSE
+#: Seconds until an unanswered launch is asked for once more; doubled each time.
+ASK_AGAIN = 1.0
 
 
 class Event(enum.Enum):
@@ -39,6 +41,22 @@ class Change:
     ours: bool = False
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Open:
+    """A launch nobody knows the outcome of. `seen` are the runners of it that were listed; `tries` is how often it was
+    asked for, 0 where another parent did and its request is not known here."""
+
+    launch: Launch
+    asked_at: float
+    tries: int = 0
+    seen: frozenset[str] = frozenset()
+
+    @property
+    def unseen(self) -> int:
+        """Return how many runners may exist that no listing showed."""
+        return max(0, self.launch.count - len(self.seen))
+
+
 class Roster:
     """One pool's runners as listed and heard. Memory is a cache: a new roster adopts what the backend lists."""
 
@@ -47,50 +65,99 @@ class Roster:
         self.runners: tuple[Runner, ...] = ()
         self.failures = Failures()
         self._launched: dict[str, Runner] = {}
-        self._unclear, self._unclear_at = 0, 0.0
+        self._open: dict[str, Open] = {}
+        self._failed_launch = ""
         self._ours: set[str] = set()
         self._heard: set[str] = set()
         self._reasons: dict[str, str] = {}
 
-    def launched(self, runners: Iterable[Runner]) -> None:
-        """Count runners that were just launched, until a listing shows them."""
-        fresh = {runner.id: runner for runner in runners}
-        self._launched |= fresh
-        self._ours |= fresh.keys()
-        self.runners += tuple(fresh.values())
+    # launches
 
-    def may_exist(self, count: int, now: float) -> None:
-        """Count runners of a launch that was not answered, until a listing must have shown them."""
-        self._unclear, self._unclear_at = self.unclear(now) + count, now
+    def asked(self, launch: Launch, now: float, *, tries: int = 1) -> None:
+        """Count what a launch may raise, from right before it is asked for; `tries` 0: by the parent before this."""
+        seen = self._open[launch.token].seen if launch.token in self._open else frozenset()
+        self._open[launch.token] = Open(launch=launch, asked_at=now, tries=tries, seen=seen)
+
+    def answered(self, tokens: Iterable[str]) -> None:
+        """Stop counting what these launches may raise: their outcome is known."""
+        for token in tokens:
+            self._open.pop(token, None)
+
+    @property
+    def open_tokens(self) -> frozenset[str]:
+        """Return the tokens of all launches nobody knows the outcome of."""
+        return frozenset(self._open)
+
+    def launched(self, runners: Iterable[Runner]) -> tuple[Runner, ...]:
+        """Count runners that were just launched, until a listing shows them; return those that are new."""
+        here = {runner.id for runner in self.runners}
+        fresh = tuple(runner for runner in runners if runner.id not in here)
+        self._launched |= {runner.id: runner for runner in fresh}
+        self._ours |= {runner.id for runner in fresh}
+        self.runners += fresh
+        return fresh
 
     def unclear(self, now: float) -> int:
         """Return how many runners may exist that nobody has seen."""
-        return self._unclear if abs(now - self._unclear_at) < VISIBLE_WITHIN else 0
+        return sum(held.unseen for held in self._open.values() if _is_fresh(held.asked_at, now))
 
-    def failed(self, cause: str, now: float) -> None:
-        """Count one launch that brought no runner up; those of long ago are forgotten."""
-        recent = now - self.failures.at < FORGET_AFTER
-        self.failures = Failures(count=self.failures.count + 1 if recent else 1, at=now, cause=cause)
+    def unanswered(self, now: float) -> tuple[Open, ...]:
+        """Return this parent's own launches that are due to be asked for once more, with the same token."""
+        return tuple(
+            held
+            for held in self._open.values()
+            if held.tries and held.unseen and now - held.asked_at >= ASK_AGAIN * 2.0 ** min(held.tries - 1, 16)
+        )
+
+    def in_flight(self, now: float) -> Collection[str]:
+        """Return the tokens of all launches whose runners a listing may not show yet."""
+        unclear = {token for token, held in self._open.items() if held.unseen and _is_fresh(held.asked_at, now)}
+        return unclear | {runner.launch for runner in self._launched.values() if runner.launch}
+
+    def failed(self, cause: str, now: float, *, launch: str | None = None, pause: float | None = None) -> None:
+        """Count one launch that brought no runner up; those of long ago are forgotten.
+
+        `launch` is the token of one whose machines did not come up: they count once together. `pause` see Failures.
+        """
+        before = self.failures if now - self.failures.at < FORGET_AFTER else Failures()
+        again = bool(launch) and launch == self._failed_launch
+        self._failed_launch = launch or ""
+        self.failures = Failures(
+            count=before.count + (not again),
+            boots=before.boots + (launch is not None and not again),
+            at=now,
+            cause=cause,
+            pause=pause,
+        )
+
+    # looks
 
     def update(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float) -> tuple[Change, ...]:
         """Take in a fresh listing of this pool (None: no fresh one) and the words; tell what changed."""
         changes: list[Change] = []
         if listed is not None:
             listed = tuple(listed)
-            strangers = {each.id for each in listed} - self._ours - {each.id for each in self.runners}
-            self._unclear = max(0, self._unclear - len(strangers))
+            self._see(listed, now)
             changes += self._gone(listed, now)
             self.runners = listed + tuple(self._launched.values())
         self.runners = tuple(self._with_word(runner, words.get(runner.id)) for runner in self.runners)
         changes += self._newly_up(words)
         return tuple(changes)
 
+    def _see(self, listed: tuple[Runner, ...], now: float) -> None:
+        fresh = {token: held for token, held in self._open.items() if _is_fresh(held.asked_at, now)}
+        seen: dict[str, set[str]] = {token: set(held.seen) for token, held in fresh.items()}
+        for runner in listed:
+            if runner.launch in seen:
+                seen[runner.launch].add(runner.id)
+        self._open = {token: dataclasses.replace(held, seen=frozenset(seen[token])) for token, held in fresh.items()}
+
     def _gone(self, listed: tuple[Runner, ...], now: float) -> list[Change]:
         listed_ids = {runner.id for runner in listed}
         self._launched = {
             runner_id: runner
             for runner_id, runner in self._launched.items()
-            if runner_id not in listed_ids and abs(now - runner.launched_at) < VISIBLE_WITHIN
+            if runner_id not in listed_ids and _is_fresh(runner.launched_at, now)
         }
         here = listed_ids | self._launched.keys()
         return [self._end(runner) for runner in self.runners if runner.id not in here]
@@ -122,3 +189,12 @@ class Roster:
         if up:
             self.failures = Failures()
         return [Change(event=Event.UP, runner=runner, heard=True, ours=runner.id in self._ours) for runner in up]
+
+    def is_ours(self, runner_id: str) -> bool:
+        """Tell whether this parent launched it."""
+        return runner_id in self._ours
+
+
+def _is_fresh(at: float, now: float) -> bool:
+    """Tell whether what was launched at a time may not be listed yet; a clock that was set back counts as none."""
+    return abs(now - at) < VISIBLE_WITHIN

@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from celery import Celery
-from kombu.connection import Connection
 
+from . import signals
 from .backends.base import Backend
-from .broker import has_fanout, open_connection
-from .config import Settings
+from .config import DAY, LONGEST_BOOT, Settings
 from .errors import BackendError, DemandUnknown, FlameError, SettingsError
 from .lease import Guarded, Lease
+from .notes import Notes, Standing
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
-from .presence import INSTANT, Presence, Word
-from .queues import Measurement, measure
-from .runner import Runner, RunnerState
+from .presence import INSTANT, Word
+from .queues import Measurement
+from .reaper import Reap, Reaper, Sight
+from .runner import Launch, Limits, Runner, RunnerState
+from .watch import Watch
 
 logger = logging.getLogger(__name__)
 
-#: Seconds any one wait for the broker may last.
-BROKER_TIMEOUT = 5.0
 #: Seconds between two lines about the same trouble.
 COMPLAIN_EVERY = 60.0
 #: Seconds a listing may be trusted while a runner boots or ends: a failed boot, or room below max, is seen soon.
 CHANGING_TTL = 2.0
 #: Seconds between two looks at whether the service was told to stop.
 PATIENCE = 0.5
+#: Seconds within which a word of any runner shows that words arrive: only then another's silence means something.
+WORDS_ARRIVE = 10.0
+#: What a runner may have been told whose pool the settings do not name any more: as long as they allow.
+STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,24 +61,27 @@ class Service:
         backend: Backend,
         *,
         lease: Lease | None = None,
+        watch: Watch | None = None,
         local: Callable[[], Local] = Local,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._lease = lease or Lease()
+        self._notes = Notes(self._lease)
         self._term: int | None = None
-        self._backend = Guarded(backend, self._acts)
+        self._backend = Guarded(backend, self._acts, self._announce)
         self._local = local
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
-        self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
-        self._presence = _presence(app, self._connection, settings, clock)
+        self._watch = watch or Watch(app, owner=settings.owner, clock=clock)
+        self._reaper = Reaper()
         policy = load_policy(settings.policy)
         self.pools = [Pool(pool, deployment=settings, backend=self._backend, policy=policy) for pool in settings.pools]
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
         self._listing: Unknown | None = Unknown(why="the runners were not listed yet")
+        self._listed: tuple[Runner, ...] | None = None
         self._listed_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
 
@@ -95,54 +103,39 @@ class Service:
 
     def close(self) -> None:
         """Let go of broker and backend."""
-        if self._presence is not None:
-            self._presence.close()
-        self._connection.release()
+        self._watch.close()
         self._backend.close()
 
     def tick(self) -> None:
-        """Do one round: look, then decide and act pool by pool; trouble in one pool leaves the others alone.
+        """Do one round: look, then reap, decide and act pool by pool; trouble in one pool leaves the others alone.
 
         Without the lease it is only looked, so that the round with which this parent takes over knows the runners.
         """
         self._take_over()
         demands = self.look()
-        for pool in self.pools if self._acts() else ():
-            try:
+        if not self._acts():
+            return
+        with self._going_on("reaper"):
+            self._reap(demands)
+        for pool in self.pools:
+            with self._going_on(f"pool {pool.settings.name}"):
                 self._round(pool, demands[pool.settings.name])
-            except Exception as exc:  # noqa: BLE001  a policy or a receiver of the user's own may raise anything
-                self._listed_at = float("-inf")
-                self._complain(f"pool {pool.settings.name}", exc)
-
-    def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
-        pool.tell(self._clock(), hears=self.since is not None)
-        plan = pool.decide(demand, self._clock(), listing=self._listing, since=self.since)
-        if pool.act(plan, self._clock()):
-            self._listed_at = float("-inf")
+        with self._going_on("lease"):
+            self._keep_notes()
 
     def look(self) -> Mapping[str, Demand | Unknown]:
         """Measure queues and list runners; return each pool's demand by its name."""
-        listed = self._list(self._monotonic())
-        words: Mapping[str, Word] = {}
-        if self._presence is not None:
-            self._presence.catch_up()
-            words = self._presence.words
+        self._listed = self._list(self._monotonic())
+        self._watch.catch_up()
+        words = self._watch.words
+        mine = self._by_pool(self._listed)
         for pool in self.pools:
-            mine = None if listed is None else [runner for runner in listed if runner.pool == pool.settings.name]
-            pool.look(mine, words, self._clock())
+            pool.look(None if mine is None else mine[pool.settings.name], words, self._clock())
         return self._demands()
 
     def listen(self, seconds: float) -> None:
         """Hear runners for so long; returns early where nothing can be heard."""
-        deadline = time.monotonic() + seconds
-        while self._presence is not None and (left := deadline - time.monotonic()) > 0:
-            if not self._presence.listen(left) and self.since is None:
-                return
-
-    @property
-    def since(self) -> float | None:
-        """When presence began to be heard, in seconds since the epoch; None while it is not."""
-        return self._presence.listening_since if self._presence is not None else None
+        self._watch.wait(seconds)
 
     @property
     def listing(self) -> Unknown | None:
@@ -153,6 +146,8 @@ class Service:
         """Return the last round as plain values, for `celery inspect stats`; cheap, from any thread."""
         return {pool.settings.name: _standing(pool) for pool in self.pools}
 
+    # who acts
+
     def _take_over(self) -> None:
         before, self._term = self._term, self._lease.term if self._lease.holds() else None
         if self._term is None:
@@ -160,18 +155,92 @@ class Service:
                 pool.plan = None
         elif self._term != before:
             self._listed_at = float("-inf")  # the parent that acted before may have done so a moment ago
+            self._term = None  # until it is known what the parent before left
+            with self._going_on("lease"):
+                self._adopt()
+                self._term = self._lease.term
+
+    def _adopt(self) -> None:
+        """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
+        left, now = self._notes.read(), self._clock()
+        for pool in self.pools:
+            pool.adopt(left, now)
 
     def _acts(self) -> bool:
         """Tell whether this parent has held the lease since this round began to look."""
         return self._lease.holds() and self._lease.term == self._term
 
+    def _announce(self, launch: Launch) -> None:
+        """Note a launch before it is asked for: whoever acts next must count it, seen or not."""
+        self._notes.announce(launch)
+        for pool in self.pools:
+            if pool.settings.name == launch.pool:
+                pool.roster.asked(launch, self._clock())
+
+    def _keep_notes(self) -> None:
+        now = self._clock()
+        in_flight = {token for pool in self.pools for token in pool.roster.in_flight(now)}
+        standings = {
+            pool.settings.name: Standing(failures=pool.roster.failures, decision=pool.news) for pool in self.pools
+        }
+        self._notes.keep(in_flight, standings)
+
+    # acting
+
+    def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
+        pool.tell(self._clock(), hears=self._watch.since is not None)
+        plan = pool.decide(demand, self._clock(), listing=self._listing)
+        if pool.act(plan, self._clock()):
+            self._listed_at = float("-inf")
+
+    def _reap(self, demands: Mapping[str, Demand | Unknown]) -> None:
+        """End runners that will not end themselves; only ever on a complete listing, and a fresh one."""
+        if self._listed is None:
+            return
+        reaped = self._reaper.look(self._sights(self._listed, demands), self._clock())
+        for reap in reaped:
+            logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
+        if reaped:
+            self._listed_at = float("-inf")
+            self._backend.terminate([reap.runner.id for reap in reaped])
+            _tell_shrunk(reaped)
+
+    def _sights(self, listed: tuple[Runner, ...], demands: Mapping[str, Demand | Unknown]) -> Iterator[Sight]:
+        """Yield every runner there is, also those of pools that the settings do not name any more."""
+        words, now = self._watch.words, self._clock()
+        pools = {pool.settings.name: pool for pool in self.pools}
+        waits = {name for name, demand in demands.items() if isinstance(demand, Demand) and demand.waiting}
+        known = {runner.id: runner for pool in self.pools for runner in pool.roster.runners}
+        for each in listed:
+            pool, word = pools.get(each.pool), words.get(each.id)
+            yield Sight(
+                runner=known.get(each.id, each),
+                limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
+                ours=pool is not None and pool.roster.is_ours(each.id),
+                spoke=word is not None,
+                silent_for=self._silent_for(each, words, now),
+                taken=word.taken if word else 0,
+                waits=each.pool in waits,
+            )
+
+    def _silent_for(self, runner: Runner, words: Mapping[str, Word], now: float) -> float | None:
+        since, word = self._watch.since, words.get(runner.id)
+        if since is None:
+            return None
+        if word is None:
+            # A parent that listens only since a moment ago has not heard from runners that are well.
+            return now - max(runner.launched_at, since)
+        arrive = any(now - other.heard_at < WORDS_ARRIVE for other in words.values() if other is not word)
+        return now - max(word.heard_at, since) if arrive else None
+
+    # looking
+
     def _wait(self, until: float) -> None:
         """Hear runners until the next round; at least for a moment, however late this one was."""
         while not self._stop.is_set():
             patience = min(max(until - time.monotonic(), INSTANT), PATIENCE)
-            if self._presence is not None:
-                self._presence.listen(patience)
-            if self.since is None:
+            self._watch.listen(patience)
+            if self._watch.since is None:
                 self._stop.wait(patience)
             if time.monotonic() >= until:
                 return
@@ -188,9 +257,16 @@ class Service:
             self._complain("compute backend", exc)
             return None
         self._listing = self._complete()
-        if self._presence is not None:
-            self._presence.forget(self._presence.words.keys() - {runner.id for runner in listed} - self._known())
+        self._watch.keep({runner.id for runner in listed} | self._known())
         return listed
+
+    def _by_pool(self, listed: tuple[Runner, ...] | None) -> dict[str, list[Runner]] | None:
+        if listed is None:
+            return None
+        mine: dict[str, list[Runner]] = {pool.settings.name: [] for pool in self.pools}
+        for runner in listed:
+            mine.setdefault(runner.pool, []).append(runner)
+        return mine
 
     def _listing_ttl(self) -> float:
         """Return for how long a listing may be trusted: shorter while a runner comes or goes."""
@@ -214,11 +290,9 @@ class Service:
     def _demands(self) -> Mapping[str, Demand | Unknown]:
         queues = [queue for pool in self.pools for queue in pool.settings.queues]
         try:
-            measurement = self.measurement = measure(self._connection, queues)
+            measurement = self.measurement = self._watch.measure(queues)
         except DemandUnknown as exc:
             self._complain("broker", exc)
-            if self._presence is not None:
-                self._presence.close()  # a broker that stands still drops no connection, and its silence says nothing
             return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
         local, demands = self._local(), {}
         for pool in self.pools:
@@ -231,11 +305,22 @@ class Service:
     def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]
         running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
-        if self._presence is None:
+        if not self._watch.hears:
             running = max(0, sum(depth.held or 0 for depth in depths) - local.held)
         here = sum(measurement.depths[queue].waiting for queue in pool.settings.queues if queue in local.queues)
         waiting = sum(depth.waiting for depth in depths)
         return Demand(waiting=waiting, running=running, local_free=min(local.free, here))
+
+    # trouble
+
+    @contextlib.contextmanager
+    def _going_on(self, about: str) -> Iterator[None]:
+        """Complain of what goes wrong and go on, with a new listing; a policy or receiver of the user's may raise."""
+        try:
+            yield
+        except Exception as exc:  # noqa: BLE001  whatever it is, it must not stop the rest of the round
+            self._listed_at = float("-inf")
+            self._complain(about, exc)
 
     def _complain(self, about: str, exc: Exception) -> None:
         text, now = str(exc), self._monotonic()
@@ -261,12 +346,10 @@ def load_policy(path: str) -> Policy:
     return policy
 
 
-def _presence(app: Celery, connection: Connection, settings: Settings, clock: Callable[[], float]) -> Presence | None:
-    if not has_fanout(connection):
-        return None
-    return Presence(
-        app, owner=settings.owner, connect=lambda: open_connection(app, timeout=BROKER_TIMEOUT), clock=clock
-    )
+def _tell_shrunk(reaped: tuple[Reap, ...]) -> None:
+    for name in dict.fromkeys(reap.runner.pool for reap in reaped):
+        reasons = [reap.reason for reap in reaped if reap.runner.pool == name]
+        signals.pool_shrank.send(sender=name, count=len(reasons), reason=reasons[0])
 
 
 def _standing(pool: Pool) -> dict[str, Any]:

@@ -178,8 +178,13 @@ class Terminator:
             owner=self._letter.owner,
             state=RunnerState.UP if self.ending is None else RunnerState.ENDING,
             active=len(state.reserved_requests),
+            taken=self._accepted,
             reason=self.ending.reason if self.ending is not None else "",
         )
+
+    @property
+    def _accepted(self) -> int:
+        return max(self._taken, self._received)
 
     def _vitals(self) -> Vitals:
         return Vitals(
@@ -187,7 +192,7 @@ class Terminator:
             hello_at=self._hello_at,
             quiet_since=self._quiet_since,
             disconnected_since=self._lost_since,
-            taken=max(self._taken, self._received),
+            taken=self._accepted,
             slots=self._letter.concurrency,
         )
 

@@ -50,9 +50,7 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
     app: Celery = ctx.obj.app
     service, demands = _look(app, settings_of(app))
     plans = {
-        pool.settings.name: pool.decide(
-            demands[pool.settings.name], time.time(), listing=service.listing, since=service.since
-        )
+        pool.settings.name: pool.decide(demands[pool.settings.name], time.time(), listing=service.listing)
         for pool in service.pools
     }
     service.close()
@@ -152,15 +150,12 @@ def _has_parent(app: Celery) -> bool:
 
 def _print_plans(plans: Mapping[str, Plan]) -> None:
     for name, each in plans.items():
-        click.echo(f"{name}: launch {each.launch}, reap {len(each.reap)}{' (held)' if each.held else ''}")
+        click.echo(f"{name}: launch {each.launch}{' (held)' if each.held else ''}")
         click.echo(f"  {each.reason}")
-        for item in each.reap:
-            click.echo(f"  reap {item.runner.id}: {item.reason}")
 
 
 def _plan_fields(each: Plan) -> dict[str, Any]:
-    reap = [{"id": item.runner.id, "reason": item.reason} for item in each.reap]
-    return {"launch": each.launch, "reap": reap, "wanted": each.wanted, "held": each.held, "reason": each.reason}
+    return {"launch": each.launch, "wanted": each.wanted, "held": each.held, "reason": each.reason}
 
 
 def _pool_fields(pool: Pool, demand: Demand | Unknown, now: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from ..errors import LeaseError
@@ -29,7 +29,7 @@ STOP_PATIENCE = 4.0
 
 
 class Store(Protocol):
-    """One thing that one parent at a time can have. Used by one thread at a time."""
+    """One thing that one parent at a time can have, and notes beside it. Used by one thread at a time."""
 
     #: In words for the log.
     place: str
@@ -44,10 +44,24 @@ class Store(Protocol):
         """
 
     def give_up(self) -> None:
-        """Let another have it at once.
+        """Let another have it at once; the notes stay.
 
         Raises:
             LeaseError: the store did not answer, or refused.
+        """
+
+    def notes(self) -> dict[str, str]:
+        """Return all notes by name.
+
+        Raises:
+            LeaseError: the store did not answer, or refused.
+        """
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        """Write notes by name, and take away those that are None. Only who read the notes since it holds may.
+
+        Raises:
+            LeaseError: the store did not answer, or refused; then all or none may have been written.
         """
 
 
@@ -60,6 +74,7 @@ class Lease:
 
     def __init__(self, store: Store | None = None, *, clock: Callable[[], float] | None = None) -> None:
         self._store = store
+        self._asking = threading.Lock()  # the lease is renewed by a thread of its own
         #: In words, for a log.
         self.place = store.place if store else "no lease"
         self._clock = clock or _since_boot
@@ -81,7 +96,8 @@ class Lease:
             return True
         sent = self._clock()
         try:
-            taken = self._store.take()
+            with self._asking:
+                taken = self._store.take()
             if taken and not self.holds():
                 self.term += 1  # before it is held again, so that no old term is ever taken for held
             self._good_until = sent + self._store.good_for if taken else float("-inf")
@@ -98,9 +114,33 @@ class Lease:
         if self._store is None or not held:
             return
         try:
-            self._store.give_up()
+            with self._asking:
+                self._store.give_up()
         except LeaseError as exc:
             logger.warning("the lease will be free in %g s, not at once: %s", TTL, exc)
+
+    def notes(self) -> dict[str, str]:
+        """Return what its holders noted, by name; for anybody who looks.
+
+        Raises:
+            LeaseError: the store did not answer.
+        """
+        if self._store is None:
+            return {}
+        with self._asking:
+            return self._store.notes()
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        """Note something for the next holder, or take a note away; see `Store.note`.
+
+        Raises:
+            LeaseError: the store did not answer, or the lease is not held.
+        """
+        if not self.holds():
+            raise LeaseError("nothing is noted: this parent does not hold the lease")
+        if self._store is not None:
+            with self._asking:
+                self._store.note(changes)
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import LeaseError
@@ -19,7 +21,7 @@ class FileStore:
     good_for = float("inf")
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self._path, self._notes = path, path.with_name(f"{path.name}.notes")
         self._file = -1
         self.place = str(path)
 
@@ -38,6 +40,24 @@ class FileStore:
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
+
+    def notes(self) -> dict[str, str]:
+        try:
+            found = json.loads(self._notes.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as exc:
+            raise LeaseError(f"{self._notes}: {exc}") from exc
+        return {str(name): str(text) for name, text in dict(found).items()}
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        kept = {name: text for name, text in {**self.notes(), **changes}.items() if text is not None}
+        fresh = self._notes.with_name(f"{self._notes.name}.new")
+        try:
+            fresh.write_text(json.dumps(kept))
+            fresh.replace(self._notes)
+        except OSError as exc:
+            raise LeaseError(f"{self._notes}: {exc.strerror or exc}") from exc
 
     def _open(self) -> int:
         self.give_up()

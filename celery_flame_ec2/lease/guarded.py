@@ -8,7 +8,7 @@ from ..backends.base import Backend
 from ..config import PoolSettings
 from ..errors import LeaseError
 from ..parent import Parent
-from ..runner import Runner
+from ..runner import Launch, Runner
 
 
 class Guarded(Backend):
@@ -17,9 +17,9 @@ class Guarded(Backend):
     Raises LeaseError where it says no.
     """
 
-    def __init__(self, backend: Backend, acts: Callable[[], bool]) -> None:
+    def __init__(self, backend: Backend, acts: Callable[[], bool], announce: Callable[[Launch], None]) -> None:
         self._backend, self._acts = backend, acts
-        backend.guard = self._check
+        backend.guard, backend.announce = self._check, announce
         self.listing_ttl = backend.listing_ttl
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from kombu.connection import Connection
@@ -12,15 +13,21 @@ from ..broker import cause, channel, drop
 from ..errors import LeaseError
 from .base import MARGIN, TTL, new_holder
 
+#: Seconds after its last change for which a deployment's notes are kept: those of one that is no more shall not stay.
+NOTES_TTL = 7 * 86400
+
 
 class RedisStore:
-    """A lease in one key, under redis-py's own lock, over a connection made with the app's own options."""
+    """A lease in one key, under redis-py's own lock, over a connection made with the app's own options.
+
+    Notes are the fields of a hash beside it.
+    """
 
     good_for = TTL - MARGIN
 
     def __init__(self, connection: Connection, owner: str) -> None:
         self._connection: Any = connection
-        self._key = f"flame:lease:{owner}"
+        self._key, self._notes = f"flame:lease:{owner}", f"flame:notes:{owner}"
         self._holder = new_holder()
         self._lock: Any = None
         self.place = f"{self._key} in {self._connection.as_uri()}"
@@ -43,6 +50,27 @@ class RedisStore:
         finally:
             self._close()
 
+    def notes(self) -> dict[str, str]:
+        try:
+            found = channel(self._connection).client.hgetall(self._notes)
+        except (RedisError, KombuError, OSError) as exc:
+            raise self._trouble(exc) from exc
+        return {_text(name): _text(text) for name, text in found.items()}
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        written = {name: text for name, text in changes.items() if text is not None}
+        gone = [name for name, text in changes.items() if text is None]
+        try:
+            with channel(self._connection).client.pipeline(transaction=True) as pipe:
+                if written:
+                    pipe.hset(self._notes, mapping=written)
+                if gone:
+                    pipe.hdel(self._notes, *gone)
+                pipe.expire(self._notes, NOTES_TTL)
+                pipe.execute()
+        except (RedisError, KombuError, OSError) as exc:
+            raise self._trouble(exc) from exc
+
     def _renew(self) -> bool:
         try:
             return bool(self._lock.reacquire())
@@ -62,3 +90,7 @@ class RedisStore:
         """Forget the connection; the next request may go to another broker of a failover list."""
         self._lock = None
         drop(self._connection)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,7 +25,7 @@ _ATTEMPTS = 3
 
 
 class S3Store:
-    """A lease in one object, changed by conditional writes only.
+    """A lease in one object, changed by conditional writes only, and notes in another beside it, written by its holder.
 
     Another's lease has run out when this parent has seen the same version of the object for TTL by its own clock.
     """
@@ -37,6 +37,7 @@ class S3Store:
     ) -> None:
         parts = urlsplit(url)
         self._object = {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
+        self._beside = {**self._object, "Key": f"{self._object['Key']}.notes"}
         self._clock = clock
         self._holder = new_holder()
         self._ours: str | None = None
@@ -55,12 +56,23 @@ class S3Store:
 
     def give_up(self) -> None:
         if self._ours is not None:
-            self._ask("delete_object", but=_LOST, IfMatch=self._ours)
+            self._ask("delete_object", self._object, but=_LOST, IfMatch=self._ours)
             self._ours = None
+
+    def notes(self) -> dict[str, str]:
+        answer = self._ask("get_object", self._beside, but=_MISSING)
+        try:
+            return {} if answer is None else {str(name): str(text) for name, text in json.loads(answer[1]).items()}
+        except (AttributeError, ValueError) as exc:
+            raise LeaseError(f"{self.place}.notes is not what a parent writes: {exc}") from exc
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        kept = {name: text for name, text in {**self.notes(), **changes}.items() if text is not None}
+        self._ask("put_object", self._beside, Body=json.dumps(kept).encode())
 
     def _opening(self) -> dict[str, str] | None:
         """Return the condition under which the lease can be had now; None while another's is good."""
-        answer = self._ask("get_object", but=_MISSING)
+        answer = self._ask("get_object", self._object, but=_MISSING)
         if answer is None:
             return {"IfNoneMatch": "*"}
         etag, body = answer
@@ -73,14 +85,16 @@ class S3Store:
     def _write(self, condition: dict[str, str]) -> bool:
         # A version is told by its content: without a nonce a renewed lease would look like an old one.
         body = json.dumps({"holder": self._holder, "nonce": uuid.uuid4().hex}).encode()
-        answer = self._ask("put_object", but=_LOST, Body=body, **condition)
+        answer = self._ask("put_object", self._object, but=_LOST, Body=body, **condition)
         self._ours = answer[0] if answer else None
         return answer is not None
 
-    def _ask(self, action: str, *, but: Collection[str] = (), **words: Any) -> tuple[str, bytes] | None:
+    def _ask(
+        self, action: str, which: Mapping[str, str], *, but: Collection[str] = (), **words: Any
+    ) -> tuple[str, bytes] | None:
         """Ask S3 once; return the ETag and body it answers, or None where it refuses for a reason in `but`."""
         try:
-            answer = getattr(self._client, action)(**self._object, **words)
+            answer = getattr(self._client, action)(**which, **words)
             return answer.get("ETag", ""), answer["Body"].read() if "Body" in answer else b""
         except ClientError as exc:
             code = exc.response.get("Error", {}).get("Code")

@@ -1,0 +1,125 @@
+"""What does the parent that acts leave for the one after it, and for whoever looks?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .lease import Lease
+from .policy import Failures
+from .runner import Launch
+
+logger = logging.getLogger(__name__)
+
+#: How a note's name begins: what it is about follows.
+LAUNCH, POOL = "launch:", "pool:"
+LEADER = "leader"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """How it stands with one pool: its failed launches, and the last decision that changed something."""
+
+    failures: Failures = field(default_factory=Failures)
+    decision: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """What was found: launches no listing may show yet, each pool's standing by its name, and who acts (or did)."""
+
+    launches: tuple[Launch, ...] = ()
+    standings: Mapping[str, Standing] = field(default_factory=dict)
+    leader: str = ""
+
+
+class Notes:
+    """Kept beside the lease, by the parent that holds it; without a store nothing is kept.
+
+    EC2 lists a launch only a while after it was asked for. A parent that takes over within that while knows of it by
+    its note alone, which is written before anything is asked for: so `max` holds across parents.
+    """
+
+    def __init__(self, lease: Lease) -> None:
+        self._lease = lease
+        self._left: dict[str, str] = {}
+
+    def read(self) -> Left:
+        """Return what the parent before left.
+
+        Raises:
+            LeaseError: the store did not answer.
+        """
+        self._left = self._lease.notes()
+        launches, standings = _named(self._left, LAUNCH), _named(self._left, POOL)
+        return Left(
+            launches=tuple(_launch(token, note) for token, note in launches.items()),
+            standings={name: _standing(note) for name, note in standings.items()},
+            leader=str(_loaded(self._left.get(LEADER, "{}")).get("at", "")),
+        )
+
+    def announce(self, launch: Launch) -> None:
+        """Leave a note of a launch that is about to be asked for.
+
+        Raises:
+            LeaseError: it could not be left, or this parent does not hold the lease.
+        """
+        self._write({LAUNCH + launch.token: json.dumps({"pool": launch.pool, "count": launch.count})})
+
+    def keep(self, in_flight: Iterable[str], standings: Mapping[str, Standing]) -> None:
+        """Take away the notes of launches that are not in flight any more, and tell how it stands; one write, if any.
+
+        Raises:
+            LeaseError: the store did not answer, or this parent does not hold the lease.
+        """
+        flying = {LAUNCH + token for token in in_flight}
+        changes: dict[str, str | None] = {
+            name: None for name in self._left if name.startswith(LAUNCH) and name not in flying
+        }
+        now = {POOL + name: json.dumps(dataclasses.asdict(standing)) for name, standing in standings.items()}
+        now[LEADER] = json.dumps({"at": f"{socket.gethostname()}, pid {os.getpid()}"})
+        changes.update((name, text) for name, text in now.items() if self._left.get(name) != text)
+        self._write(changes)
+
+    def _write(self, changes: Mapping[str, str | None]) -> None:
+        if not changes:
+            return
+        self._lease.note(changes)
+        for name, text in changes.items():
+            if text is None:
+                self._left.pop(name, None)
+            else:
+                self._left[name] = text
+
+
+def _named(notes: Mapping[str, str], start: str) -> dict[str, dict[str, Any]]:
+    return {name.removeprefix(start): _loaded(text) for name, text in notes.items() if name.startswith(start)}
+
+
+def _launch(token: str, note: Mapping[str, Any]) -> Launch:
+    count = note.get("count")
+    return Launch(token=token, pool=str(note.get("pool", "")), count=count if isinstance(count, int) else 0)
+
+
+def _loaded(text: str) -> dict[str, Any]:
+    try:
+        note = json.loads(text)
+    except ValueError:
+        note = None
+    if not isinstance(note, dict):
+        logger.warning("a note that no parent of this version writes was left out")
+        return {}
+    return note
+
+
+def _standing(note: Mapping[str, Any]) -> Standing:
+    try:
+        return Standing(failures=Failures(**note.get("failures", {})), decision=str(note.get("decision", "")))
+    except TypeError:  # written by another version
+        return Standing()

@@ -1,0 +1,126 @@
+"""Which runners will not end themselves? Pure: what was seen in, whom to end and why out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from .lifetime import BROKER_PATIENCE
+from .runner import Limits, Runner, RunnerState
+
+#: Seconds a runner may outlive its deadline: its own timers go first, and they have margins too.
+DEADLINE_GRACE = 60.0
+#: Seconds between the two looks that what is merely unknown needs: listings and words may lag.
+SECOND_LOOK = 60.0
+#: Seconds in which a runner that is up takes none of the tasks that wait, before it is replaced.
+STALLED_AFTER = 60.0
+#: Seconds of silence, beside its `shutdown_timeout`, after which a runner that did speak must have ended itself.
+LOST_AFTER = BROKER_PATIENCE + 60.0
+#: Seconds until one that is still listed is ended once more.
+AGAIN_AFTER = 30.0
+#: Of what is merely unknown, this many are ended within SECOND_LOOK, or this share of all runners where it is more:
+#: a mistake about all of them must not end all of them.
+FEW, SHARE = 10, 0.25
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sight:
+    """One runner as it looks now.
+
+    `ours` was launched by this parent; `spoke` says whether it ever was heard, `silent_for` for how many seconds it
+    could have been heard and was not, None where that cannot be told. `taken` counts the tasks it took, `waits` says
+    whether its queues hold more.
+    """
+
+    runner: Runner
+    limits: Limits
+    ours: bool = False
+    spoke: bool = False
+    silent_for: float | None = None
+    taken: int = 0
+    waits: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reap:
+    """A runner that will not end itself, and why it must be ended. `certain` is not only a suspicion."""
+
+    runner: Runner
+    reason: str
+    certain: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Suspicion:
+    """What looks wrong, since when; it must last for `patience` seconds. `mark` is what ends it when it changes."""
+
+    kind: str
+    since: float
+    patience: float
+    mark: int = 0
+
+
+class Reaper:
+    """Remembers what looked wrong, and since when. One for all pools: also runners of pools that are no more end."""
+
+    def __init__(self) -> None:
+        self._suspicions: dict[str, _Suspicion] = {}
+        self._told: dict[str, float] = {}
+        self._doubtful: list[float] = []
+
+    def look(self, sights: Iterable[Sight], now: float) -> tuple[Reap, ...]:
+        """Return whom to end now. `sights` must be all runners of a complete listing."""
+        sights = tuple(sights)
+        found = tuple(filter(None, (self._judge(sight, now) for sight in sights)))
+        here = {sight.runner.id for sight in sights}
+        self._suspicions = {name: held for name, held in self._suspicions.items() if name in here}
+        self._told = {name: at for name, at in self._told.items() if name in here and 0 <= now - at < AGAIN_AFTER}
+        due = tuple(reap for reap in found if reap.runner.id not in self._told)
+        reaped = tuple(self._within_bounds(due, len(sights), now))
+        self._told |= {reap.runner.id: now for reap in reaped}
+        return reaped
+
+    def _judge(self, sight: Sight, now: float) -> Reap | None:
+        runner = sight.runner
+        if runner.shutting_down:
+            return None
+        if certain := _certain(runner, now):
+            return Reap(runner=runner, reason=certain, certain=True)
+        suspicion = _suspicion(sight, now)
+        if suspicion is None:
+            self._suspicions.pop(runner.id, None)
+            return None
+        held = self._suspicions.get(runner.id)
+        if held is None or (held.kind, held.mark) != (suspicion.kind, suspicion.mark):
+            held = self._suspicions[runner.id] = suspicion
+        return Reap(runner=runner, reason=held.kind) if now - held.since >= held.patience else None
+
+    def _within_bounds(self, found: tuple[Reap, ...], count: int, now: float) -> Iterator[Reap]:
+        self._doubtful = [at for at in self._doubtful if 0 <= now - at < SECOND_LOOK]
+        bound = max(FEW, int(count * SHARE))
+        for reap in found:
+            if reap.certain or len(self._doubtful) < bound:
+                self._doubtful += [] if reap.certain else [now]
+                yield reap
+
+
+def _certain(runner: Runner, now: float) -> str | None:
+    if runner.powered_off:
+        return "its machine is powered off but not terminated"
+    if runner.deadline is not None and now > runner.deadline + DEADLINE_GRACE:
+        return f"it is {now - runner.deadline:.0f} s past its deadline"
+    return None
+
+
+def _suspicion(sight: Sight, now: float) -> _Suspicion | None:
+    runner, limits, silent = sight.runner, sight.limits, sight.silent_for
+    if silent is not None and not sight.spoke and silent > limits.boot_timeout:
+        kind = f"no hello within boot_timeout ({limits.boot_timeout:g} s)"
+        return _Suspicion(kind=kind, since=now, patience=0.0 if sight.ours else SECOND_LOOK)
+    if silent is not None and sight.spoke and silent > LOST_AFTER + limits.shutdown_timeout:
+        kind = f"no word for {LOST_AFTER + limits.shutdown_timeout:g} s"
+        return _Suspicion(kind=kind, since=now, patience=SECOND_LOOK)
+    if runner.state is RunnerState.UP and sight.waits and not runner.active:
+        kind = f"it took no task for {STALLED_AFTER:g} s though work waits"
+        return _Suspicion(kind=kind, since=now, patience=STALLED_AFTER, mark=sight.taken)
+    return None
