@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import base64
+import functools
 import gzip
 import json
 import math
@@ -55,7 +56,7 @@ def multipart(configuration: Mapping[str, Any]) -> str:
     """Return the user data as text: the boothook that arms the power-off, then the bootstrap with its document."""
     # A Python literal of ASCII JSON is one line that can end neither the string nor the MIME part.
     literal = repr(json.dumps(configuration, sort_keys=True))
-    bootstrap = _bare(_undocumented(_template("bootstrap.py"))).replace(_PLACE, f"DOCUMENT = {literal}", 1)
+    bootstrap = _bootstrap().replace(_PLACE, f"DOCUMENT = {literal}", 1)
     parts = _part("boothook.sh", _bare(_template("boothook.sh"))) + _part("bootstrap.py", bootstrap)
     return f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{parts}--{_BOUNDARY}--\n'
 
@@ -105,6 +106,11 @@ def _part(name: str, text: str) -> str:
         f'--{_BOUNDARY}\nContent-Type: text/cloud-boothook; charset="us-ascii"\n'
         f'Content-Disposition: attachment; filename="{name}"\n\n{text}\n'
     )
+
+
+@functools.cache  # reading Python takes 20 ms, and every launch needs it
+def _bootstrap() -> str:
+    return _bare(_undocumented(_template("bootstrap.py")))
 
 
 def _undocumented(source: str) -> str:
