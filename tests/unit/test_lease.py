@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
 from celery import Celery
 
-from celery_flame_ec2.backends.base import Backend
+from celery_flame_ec2.backends.base import Backend, unrecorded
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import LeaseError, SettingsError
 from celery_flame_ec2.lease import Guarded, Lease
@@ -35,6 +35,7 @@ class Cell:
         self.clock = clock
         self.holder: object = None
         self.until = 0.0
+        self.notes: dict[str, str] = {}
 
 
 class CellStore:
@@ -58,6 +59,13 @@ class CellStore:
     def give_up(self) -> None:
         if self.cell.holder is self:
             self.cell.until = 0.0
+
+    def notes(self) -> dict[str, str]:
+        return dict(self.cell.notes)
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        kept = {**self.cell.notes, **changes}
+        self.cell.notes = {name: text for name, text in kept.items() if text is not None}
 
 
 @pytest.fixture
@@ -220,7 +228,7 @@ def test_the_thread_that_keeps_it_survives_what_a_store_raises(cell: Cell) -> No
 def test_a_guarded_backend_looks_but_does_not_act_without_the_lease() -> None:
     backend = ListBackend()
     acts = True
-    guarded = Guarded(backend, lambda: acts)
+    guarded = Guarded(backend, lambda: acts, unrecorded)
     deployment = settings()
     letter: Any = type("Letter", (), {"pool": deployment.pools[0].name, "warm": False})()
     (runner,) = guarded.launch(letter, 1)
@@ -288,9 +296,25 @@ def test_a_round_that_began_in_an_earlier_term_does_not_act(cell: Cell, clock: C
     acting.close()
 
 
+def test_only_who_holds_it_leaves_notes_and_anybody_reads_them(cell: Cell) -> None:
+    (first, _), (second, _) = parent(cell), parent(cell)
+    first.renew()
+    first.note({"a": "1", "b": "2"})
+    first.note({"a": None})
+    with pytest.raises(LeaseError, match="does not hold"):
+        second.note({"b": "3"})
+    assert second.notes() == {"b": "2"}
+
+
+def test_without_a_store_nothing_is_noted_and_nothing_is_missed() -> None:
+    lease = Lease()
+    lease.note({"a": "1"})
+    assert lease.notes() == {}
+
+
 def test_a_guarded_backend_hands_on_every_verb_a_backend_has() -> None:
     found = inspect.getmembers(Backend, inspect.isfunction)
-    verbs = {name for name, _ in found if not name.startswith("_")} - {"guard"}  # this is how it is guarded
+    verbs = {name for name, _ in found if not name.startswith("_")} - {"guard", "announce"}  # how it is guarded
     assert verbs <= vars(Guarded).keys()
 
 

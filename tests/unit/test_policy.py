@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_flame_ec2.config import Ec2Options, PoolSettings
-from celery_flame_ec2.policy import LONGEST_PAUSE, Demand, Failures, Fleet, Unknown, plan
+from celery_flame_ec2.policy import LONGEST_PAUSE, Demand, Failures, Fleet, Unknown, plan, room
 from celery_flame_ec2.runner import Runner, RunnerState
 
 NOW = 1_000_000.0
@@ -23,9 +23,9 @@ def runner(number: int, state: RunnerState = UP, *, age: float = 10.0, **fields:
     return Runner(id=f"i-{number}", pool="video", launched_at=NOW - age, state=state, **fields)  # type: ignore[arg-type]
 
 
-def fleet(*states: RunnerState, since: float | None = NOW - 1000, failures: Failures | None = None) -> Fleet:
+def fleet(*states: RunnerState, unclear: int = 0, failures: Failures | None = None) -> Fleet:
     runners = tuple(runner(number, state) for number, state in enumerate(states))
-    return Fleet(runners=runners, listening_since=since, failures=failures or Failures())
+    return Fleet(runners=runners, unclear=unclear, failures=failures or Failures())
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_min_is_kept_without_any_work_and_its_runners_are_warm() -> None:
 def test_a_burst_runner_does_not_count_as_warm() -> None:
     pool = dataclasses.replace(POOL, min=1)
     assert plan(pool, Demand(waiting=8), fleet(UP), NOW).warm == 1
-    warm = Fleet(runners=(runner(0, UP, warm=True),), listening_since=NOW)
+    warm = Fleet(runners=(runner(0, UP, warm=True),))
     assert plan(pool, Demand(waiting=8), warm, NOW).warm == 0
 
 
@@ -72,40 +72,25 @@ def test_unknown_demand_holds_and_says_why() -> None:
     assert (decided.launch, decided.held, decided.reason) == (0, True, "the broker is silent")
 
 
-def test_an_unknown_fleet_holds_and_reaps_nothing() -> None:
+def test_an_unknown_fleet_holds_and_says_why() -> None:
     decided = plan(POOL, Demand(waiting=100), Unknown(why="no listing"), NOW)
-    assert (decided.launch, decided.reap, decided.held) == (0, (), True)
+    assert (decided.launch, decided.held, decided.reason) == (0, True, "no listing")
+
+
+def test_a_machine_that_shuts_down_leaves_room_for_another() -> None:
+    going = Fleet(runners=tuple(runner(n, ENDING, shutting_down=True) for n in range(4)))
+    assert room(POOL, going) == 10
+    assert plan(POOL, Demand(waiting=1000), going, NOW).launch == 10
 
 
 @pytest.mark.parametrize(
-    ("late", "since", "reason"),
-    [
-        pytest.param(runner(1, BOOTING, age=121), NOW - 500, "no hello within boot_timeout (120 s)", id="no hello"),
-        pytest.param(runner(1, BOOTING, age=119), NOW - 500, None, id="a boot within its time"),
-        pytest.param(runner(1, BOOTING, age=900), NOW - 60, None, id="the parent listens only since a minute"),
-        pytest.param(runner(1, BOOTING, age=900), None, None, id="presence cannot be heard at all"),
-        pytest.param(runner(1, UP, age=900), NOW - 500, None, id="one that said hello"),
-        pytest.param(runner(1, UP, deadline=NOW - 61), NOW - 500, "it is 61 s past its deadline", id="too late"),
-        pytest.param(runner(1, UP, deadline=NOW - 59), NOW - 500, None, id="its own timers go first"),
-        pytest.param(runner(1, ENDING, deadline=NOW - 99, shutting_down=True), None, None, id="on its way out already"),
-        pytest.param(
-            runner(1, UP, powered_off=True), None, "its machine is powered off but not terminated", id="stopped"
-        ),
-    ],
+    ("states", "unclear", "expected"),
+    [([], 0, 10), ([UP] * 4, 0, 6), ([UP] * 4, 3, 3), ([BOOTING] * 10, 0, 0), ([UP] * 8, 5, 0), ([ENDING] * 3, 0, 7)],
 )
-def test_what_is_reaped(late: Runner, since: float | None, reason: str | None) -> None:
-    decided = plan(POOL, Demand(waiting=0), Fleet(runners=(late,), listening_since=since), NOW)
-    assert [item.reason for item in decided.reap] == ([reason] if reason else [])
-
-
-def test_a_runner_is_reaped_although_demand_is_unknown() -> None:
-    lost = Fleet(runners=(runner(1, BOOTING, age=500),), listening_since=NOW - 1000)
-    assert len(plan(POOL, Unknown(why="silent"), lost, NOW).reap) == 1
-
-
-def test_a_reaped_runner_is_replaced_only_within_max() -> None:
-    full = Fleet(runners=tuple(runner(n, BOOTING, age=500) for n in range(10)), listening_since=NOW - 1000)
-    assert plan(POOL, Demand(waiting=100), full, NOW).launch == 0
+def test_room_is_what_max_leaves_beside_all_that_exists_or_may(
+    states: list[RunnerState], unclear: int, expected: int
+) -> None:
+    assert room(POOL, fleet(*states, unclear=unclear)) == expected
 
 
 @pytest.mark.parametrize(
@@ -120,13 +105,35 @@ def test_failed_launches_pause_longer_and_longer(count: int, ago: float, launch:
     assert ("fetch: no such bundle" in decided.reason) == decided.held
 
 
+@pytest.mark.parametrize(("ago", "launch"), [(89, 0), (91, 1)])
+def test_a_pause_that_the_backend_knows_takes_the_place_of_the_grown_one(ago: float, launch: int) -> None:
+    refused = Failures(count=9, at=NOW - ago, cause="no c7i.large in eu-central-1a", pause=90.0)
+    assert plan(POOL, Demand(waiting=1), fleet(failures=refused), NOW).launch == launch
+
+
+def test_after_boots_that_failed_in_a_row_one_is_tried_and_waited_for() -> None:
+    failed = Failures(count=2, boots=2, at=NOW - 60, cause="kernel panic")
+    tried = plan(POOL, Demand(waiting=1000), fleet(failures=failed), NOW)
+    assert (tried.launch, tried.held) == (1, False)
+    assert "one to try, after 2 launches in a row failed" in tried.reason
+    for standing in (fleet(BOOTING, failures=failed), fleet(unclear=1, failures=failed)):
+        waiting = plan(POOL, Demand(waiting=1000), standing, NOW)
+        assert (waiting.launch, waiting.held) == (0, True)
+        assert "kernel panic" in waiting.reason
+
+
+def test_refusals_in_a_row_try_all_that_is_wanted_again() -> None:
+    refused = Failures(count=5, boots=1, at=NOW - 600, cause="no capacity")
+    assert plan(POOL, Demand(waiting=1000), fleet(failures=refused), NOW).launch == 10
+
+
 def test_a_clock_that_was_set_back_makes_no_pause_longer() -> None:
     failed = Failures(count=1, at=NOW + 3600, cause="x")
     assert "next launch in 5 s" in plan(POOL, Demand(waiting=1), fleet(failures=failed), NOW).reason
 
 
 def test_runners_that_may_exist_count_as_capacity_and_against_max() -> None:
-    perhaps = Fleet(runners=(), unclear=2, listening_since=NOW)
+    perhaps = Fleet(unclear=2)
     assert plan(POOL, Demand(waiting=12), perhaps, NOW).launch == 1
     assert plan(POOL, Demand(waiting=1000), perhaps, NOW).launch == 8
 

@@ -12,11 +12,12 @@ from celery_flame_ec2 import signals
 from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
+from celery_flame_ec2.notes import Left, Standing
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
+from celery_flame_ec2.policy import Demand, Failures, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.pool import Pool
 from celery_flame_ec2.presence import Word
-from celery_flame_ec2.runner import Runner, RunnerState
+from celery_flame_ec2.runner import Launch, Runner, RunnerState
 
 NOW = 9_000.0
 
@@ -65,7 +66,7 @@ def new_pool(backend: Backend, **options: Any) -> Pool:
 
 
 def do_round(pool: Pool, demand: Demand | Unknown, now: float = NOW) -> Plan:
-    decided = pool.decide(demand, now, listing=None, since=NOW - 1000)
+    decided = pool.decide(demand, now, listing=None)
     pool.act(decided, now)
     return decided
 
@@ -126,31 +127,73 @@ def test_a_refused_launch_is_counted_told_and_paused_after(backend: ListBackend)
     assert do_round(pool, Demand(waiting=1), NOW + 6).launch == 1
 
 
+def launching(pool: Pool, backend: ListBackend, launch: Launch, error: BackendError) -> None:
+    """Let the next launch be asked for and end with an error."""
+
+    def announce_and_fail(letter: Parent, count: int) -> tuple[Runner, ...]:
+        pool.roster.asked(launch, NOW)
+        raise error
+
+    backend.launch = announce_and_fail  # type: ignore[method-assign]
+    do_round(pool, Demand(waiting=100))
+    del backend.launch  # type: ignore[method-assign]
+
+
 def test_what_a_launch_of_unknown_outcome_may_have_raised_counts_against_max(backend: ListBackend) -> None:
     pool = new_pool(backend, max=3)
-    known = Runner(id="known", pool="video", launched_at=NOW)
-    backend.refusal = LaunchUnclear("no answer", launched=(known,), unclear=2)
+    known = Runner(id="known", pool="video", launched_at=NOW, launch="t0")
+    unclear = LaunchUnclear("no answer", launched=(known,), tokens=("t1",))
     with heard(signals.runner_launched) as launched:
-        do_round(pool, Demand(waiting=100))
-    backend.refusal = None
+        launching(pool, backend, Launch(token="t1", pool="video", count=2), unclear)
     assert [call["runner"].id for call in launched] == ["known"]
-    assert do_round(pool, Demand(waiting=100), NOW + 30).launch == 0
-    pool.look([known, Runner(id="unseen", pool="video", launched_at=NOW)], {}, NOW + 40)
-    assert pool.roster.unclear(NOW + 40) == 1
+    assert pool.roster.unclear(NOW) == 2
+    seen = Runner(id="seen", pool="video", launched_at=NOW, launch="t1")
+    pool.look([known, seen], {}, NOW + 0.5)
+    assert pool.roster.unclear(NOW + 0.5) == 1
+    assert do_round(pool, Demand(waiting=100), NOW + 0.6).launch == 0
+    pool.look([known, seen], {}, NOW + 61)
     assert do_round(pool, Demand(waiting=100), NOW + 61).launch == 1
 
 
-def test_a_runner_that_cannot_be_reaped_stops_no_launch(backend: ListBackend) -> None:
-    pool = new_pool(backend, max=2)
-    do_round(pool, Demand(waiting=1))
+def test_a_refused_launch_leaves_nothing_that_may_exist(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    launching(pool, backend, Launch(token="t1", pool="video", count=2), LaunchError("no capacity", retry_in=180.0))
+    assert (pool.roster.unclear(NOW), pool.roster.failures.pause) == (0, 180.0)
 
-    def refuse(ids: Collection[str]) -> None:
-        raise BackendError("UnauthorizedOperation")
 
-    backend.terminate = refuse  # type: ignore[method-assign]
-    with pytest.raises(BackendError, match="UnauthorizedOperation"):
-        do_round(pool, Demand(waiting=8), NOW + 121)
-    assert len(backend.living) == 2
+def test_an_unanswered_launch_is_asked_for_again_while_it_is_wanted(backend: ListBackend) -> None:
+    pool, asked = new_pool(backend), []
+    late = Runner(id="late", pool="video", launched_at=NOW, launch="t1")
+    launching(pool, backend, Launch(token="t1", pool="video", count=1), LaunchUnclear("no answer", tokens=("t1",)))
+
+    def ask_again(token: str) -> tuple[Runner, ...]:
+        asked.append(token)
+        return (late,)
+
+    backend.ask_again = ask_again  # type: ignore[method-assign]
+    do_round(pool, Demand(waiting=0), NOW + 2)
+    assert asked == [], "nobody waits for it any more"
+    do_round(pool, Demand(waiting=4), NOW + 2)
+    do_round(pool, Demand(waiting=4), NOW + 9)
+    assert (asked, pool.roster.unclear(NOW + 9)) == (["t1"], 0)
+    assert [runner.id for runner in pool.roster.runners] == ["late"]
+
+
+def test_a_policy_of_the_users_own_cannot_pass_max(backend: ListBackend) -> None:
+    deployment = settings(max=3)
+    greedy = Pool(
+        deployment.pools[0], deployment=deployment, backend=backend, policy=lambda *_: Plan(launch=99, reason="more")
+    )
+    do_round(greedy, Demand(waiting=0))
+    assert len(backend.living) == 3
+
+
+def test_a_new_leader_goes_on_where_the_one_before_stopped(backend: ListBackend) -> None:
+    pool = new_pool(backend, max=3)
+    failures = Failures(count=3, at=NOW - 1, cause="no bundle")
+    launches = (Launch(token="t1", pool="video", count=2), Launch(token="t2", pool="another", count=9))
+    pool.adopt(Left(launches=launches, standings={"video": Standing(failures=failures)}), NOW)
+    assert (pool.roster.unclear(NOW), pool.roster.failures) == (2, failures)
 
 
 def test_a_runner_that_came_up_for_another_parent_is_adopted_without_a_word_to_the_application(
@@ -215,14 +258,6 @@ def test_where_nobody_can_be_heard_silence_is_no_failure(backend: ListBackend) -
     assert pool.roster.failures.count == 0
 
 
-def test_a_silent_runner_is_reaped(backend: ListBackend) -> None:
-    pool = new_pool(backend)
-    do_round(pool, Demand(waiting=1))
-    decided = do_round(pool, Demand(waiting=0), NOW + 121)
-    assert [item.runner.id for item in decided.reap] == ["r0"]
-    assert backend.living == []
-
-
 def test_an_unknown_listing_reaches_the_policy_as_unknown(backend: ListBackend) -> None:
     seen: list[object] = []
 
@@ -232,5 +267,5 @@ def test_an_unknown_listing_reaches_the_policy_as_unknown(backend: ListBackend) 
 
     deployment = settings()
     pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=spy)
-    pool.decide(Demand(waiting=1), NOW, listing=Unknown(why="silent"), since=None)
+    pool.decide(Demand(waiting=1), NOW, listing=Unknown(why="silent"))
     assert seen == [Unknown(why="silent")]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.roster import VISIBLE_WITHIN, Event, Roster
-from celery_flame_ec2.runner import Runner, RunnerState
+from celery_flame_ec2.runner import Launch, Runner, RunnerState
 
 NOW = 5_000.0
 
 
-def runner(name: str, *, at: float = NOW, state: RunnerState = RunnerState.BOOTING) -> Runner:
-    return Runner(id=name, pool="p", launched_at=at, state=state)
+LAUNCH = Launch(token="t1", pool="p", count=3)
+
+
+def runner(name: str, *, at: float = NOW, state: RunnerState = RunnerState.BOOTING, launch: str = "") -> Runner:
+    return Runner(id=name, pool="p", launched_at=at, state=state, launch=launch)
 
 
 def word(name: str, state: RunnerState = RunnerState.UP, *, active: int = 0, reason: str = "") -> dict[str, Word]:
@@ -97,3 +100,72 @@ def test_without_a_fresh_listing_nobody_is_gone() -> None:
     roster.update([runner("a"), runner("b")], {}, NOW)
     assert roster.update(None, {}, NOW + 1000) == ()
     assert len(roster.runners) == 2
+
+
+def test_what_a_launch_may_raise_counts_until_listings_showed_all_of_it() -> None:
+    roster = Roster("p")
+    roster.asked(LAUNCH, NOW)
+    assert roster.unclear(NOW) == 3
+    roster.update([runner("a", launch="t1"), runner("x")], {}, NOW + 1)
+    assert roster.unclear(NOW + 1) == 2
+    roster.update([runner("b", launch="t1")], {}, NOW + 2)
+    assert roster.unclear(NOW + 2) == 1, "one that came and went is no longer unclear"
+
+
+def test_a_launch_that_no_listing_shows_for_a_while_never_was() -> None:
+    roster = Roster("p")
+    roster.asked(LAUNCH, NOW)
+    assert roster.unclear(NOW + VISIBLE_WITHIN) == 0
+    roster.update([], {}, NOW + VISIBLE_WITHIN)
+    assert roster.open_tokens == frozenset()
+
+
+def test_an_answered_launch_is_in_flight_until_its_runners_are_listed() -> None:
+    roster = Roster("p")
+    roster.asked(LAUNCH, NOW)
+    fresh = roster.launched([runner("a", launch="t1")])
+    roster.answered(["t1"])
+    assert [each.id for each in fresh] == ["a"]
+    assert (roster.unclear(NOW), set(roster.in_flight(NOW))) == (0, {"t1"})
+    roster.update([runner("a", launch="t1")], {}, NOW + 1)
+    assert set(roster.in_flight(NOW + 1)) == set()
+
+
+def test_a_runner_that_is_listed_already_is_not_launched_again_by_a_late_answer() -> None:
+    roster = Roster("p")
+    roster.update([runner("a", launch="t1")], {}, NOW)
+    assert roster.launched([runner("a", launch="t1"), runner("b", launch="t1")]) == (runner("b", launch="t1"),)
+    assert len(roster.runners) == 2
+
+
+def test_an_unanswered_launch_is_asked_for_less_and_less_often() -> None:
+    roster = Roster("p")
+    asked = []
+    roster.asked(LAUNCH, NOW)
+    for second in range(1, 40):
+        for held in roster.unanswered(NOW + second):
+            roster.asked(held.launch, NOW + second, tries=held.tries + 1)
+            asked.append(second)
+    assert asked == [1, 3, 7, 15, 31]
+
+
+def test_a_launch_of_the_parent_before_counts_but_cannot_be_asked_for() -> None:
+    roster = Roster("p")
+    roster.asked(LAUNCH, NOW, tries=0)
+    assert (roster.unclear(NOW), roster.unanswered(NOW + 30)) == (3, ())
+
+
+def test_machines_of_one_launch_that_fail_to_boot_count_once() -> None:
+    roster = Roster("p")
+    for _ in range(50):
+        roster.failed("no bundle", NOW, launch="t1")
+    roster.failed("no bundle", NOW + 60, launch="t2")
+    assert (roster.failures.count, roster.failures.boots) == (2, 2)
+
+
+def test_a_refusal_is_no_failed_boot_and_keeps_the_pause_it_names() -> None:
+    roster = Roster("p")
+    roster.failed("no capacity", NOW, pause=180.0)
+    assert (roster.failures.boots, roster.failures.pause) == (0, 180.0)
+    roster.failed("throttled", NOW)
+    assert roster.failures.pause is None

@@ -177,7 +177,8 @@ def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_fo
     terminator(clock, consumer, hello)
     assert hello.exists()
     assert len(consumer.said) == 2  # at once, and with the first look
-    assert consumer.said[0] == {"runner": "r1", "pool": "p", "owner": "o", "state": "up", "active": 0, "reason": ""}
+    who = {"runner": "r1", "pool": "p", "owner": "o"}
+    assert consumer.said[0] == {**who, "state": "up", "active": 0, "taken": 0, "reason": ""}
 
 
 def test_presence_is_repeated_and_ends_with_the_reason(clock: Clock, consumer: Consumer) -> None:
