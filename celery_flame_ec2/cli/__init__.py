@@ -8,6 +8,7 @@ import click
 
 from ..errors import FlameError
 from .child import child
+from .iam_policy import iam_policy
 from .reap import reap
 from .release import release
 from .serve import serve
@@ -30,5 +31,5 @@ def flame() -> None:
     """Let workers burst past this machine: launch, watch and end runners."""
 
 
-for command in (serve, child, plan, status, user_data, reap, release):
+for command in (serve, child, plan, status, user_data, reap, release, iam_policy):
     flame.add_command(command)

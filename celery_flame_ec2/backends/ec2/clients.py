@@ -41,6 +41,10 @@ class Clients:
         """Return the region that environment or configuration files name."""
         return self._opened().region_name
 
+    def partition(self, region: str) -> str:
+        """Return the partition that a region is in, such as "aws-cn"."""
+        return self._opened().get_partition_for_region(region)
+
     def launching(self, place: Place) -> EC2Client:
         """Return a client that sends each request once: EC2's capacity errors look to the SDK like server faults."""
         client: EC2Client = self._client("ec2", place, attempts=1, read_timeout=self._launch_timeout)

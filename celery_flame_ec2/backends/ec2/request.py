@@ -10,6 +10,7 @@ from .recipe import Recipe, Rung
 
 #: What is tagged in the launch call itself, so that nothing of ours ever exists without its owner's name.
 TAGGED = ("instance", "volume", "network-interface")
+SPOT_REQUEST = "spot-instances-request"  #: and this, where the launch asks for spot
 
 
 def run_instances_request(
@@ -39,7 +40,7 @@ def run_instances_request(
 
 def _tag_specifications(rung: Rung, tags: Mapping[str, str]) -> list[dict[str, Any]]:
     listed = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
-    kinds = (*TAGGED, "spot-instances-request") if rung.market == "spot" else TAGGED
+    kinds = (*TAGGED, SPOT_REQUEST) if rung.market == "spot" else TAGGED
     return [{"ResourceType": kind, "Tags": listed} for kind in kinds]
 
 
