@@ -8,7 +8,7 @@ import functools
 import gzip
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -18,7 +18,7 @@ from .parent import Parent
 from .runner import Limits
 
 #: A boot that failed says so in one line of the console, `flame: boot failed: <step>: <cause>`, and powers off.
-#: Steps: boothook, arm, metadata, credentials, fetch, unpack, release, environment, start.
+#: Steps: boothook, arm, template, metadata, credentials, fetch, unpack, release, environment, start.
 FAILURE_PREFIX = "flame: boot failed: "
 #: EC2's bound on user data in bytes, before base64.
 MAX_USER_DATA = 16384
@@ -26,7 +26,7 @@ MAX_USER_DATA = 16384
 MARGIN = 30
 
 _BOUNDARY = "==flame=="
-_PLACE = 'DOCUMENT = "{}"'
+_PLACE = "DOCUMENT = '{}'"
 
 
 def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
@@ -38,6 +38,7 @@ def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
         "letter": json.loads(base64.b64decode(letter.encode())),  # unpacked it is half the size, and legible
         "metadata_token_url": options.instance_metadata_token_url,
         "metadata_url": options.instance_metadata_url,
+        "prepared_by_template": False,
         "region": options.region,
         "s3_endpoint": options.s3_service_endpoint,
         "sha256": options.s3_bundle_sha256,
@@ -52,25 +53,28 @@ def masked(configuration: Mapping[str, Any]) -> dict[str, Any]:
     return {**configuration, "env": env}
 
 
-def multipart(configuration: Mapping[str, Any]) -> str:
-    """Return the user data as text: the boothook that arms the power-off, then the bootstrap with its document."""
+def multipart(configuration: Mapping[str, Any], theirs: str = "") -> str:
+    """Return the user data as text: the boothook that arms the power-off, the bootstrap with its document, `theirs`.
+
+    `theirs` is a launch template's own user data as `userdata.part` gives it. It stands last, so that whatever it
+    does, the power-off is armed; the bootstrap arms its timers and goes on when cloud-init has run it.
+    """
     # A Python literal of ASCII JSON is one line that can end neither the string nor the MIME part.
-    literal = repr(json.dumps(configuration, sort_keys=True))
+    literal = repr(json.dumps({**configuration, "prepared_by_template": bool(theirs)}, sort_keys=True))
     bootstrap = _bootstrap().replace(_PLACE, f"DOCUMENT = {literal}", 1)
-    parts = _part("boothook.sh", _bare(_template("boothook.sh"))) + _part("bootstrap.py", bootstrap)
-    return f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{_BOUNDARY}"\n\n{parts}--{_BOUNDARY}--\n'
+    parts = [_part("boothook.sh", _bare(_template("boothook.sh"))), _part("bootstrap.py", bootstrap)]
+    return _message([*parts, theirs] if theirs else parts)
 
 
-def user_data(configuration: Mapping[str, Any]) -> bytes:
-    """Return the same bytes for the same document: gzip'd, for the UserData of a launch.
+def user_data(configuration: Mapping[str, Any], theirs: str = "") -> bytes:
+    """Return the same bytes for the same document: gzip'd, for the UserData of a launch. `theirs` as for `multipart`.
 
     Raises:
         SettingsError: it is larger than EC2 accepts.
     """
-    packed = gzip.compress(multipart(configuration).encode(), 9, mtime=0)
+    packed = _packed(multipart(configuration, theirs))
     if len(packed) > MAX_USER_DATA:
-        remedy = 'shorten env, or replace long values with {"from_ssm": name} or {"from_secretsmanager": name}'
-        raise SettingsError([f"option 'env': user data has {len(packed)} bytes, EC2 takes {MAX_USER_DATA}; {remedy}"])
+        raise SettingsError([_too_large(len(packed), len(_packed(multipart(configuration))))])
     return packed
 
 
@@ -101,31 +105,60 @@ def _timer(service: str, seconds: int) -> str:
     return f"[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1\nUnit={service}\n"
 
 
+def _packed(text: str) -> bytes:
+    return gzip.compress(text.encode(), 9, mtime=0)
+
+
+def _too_large(whole: int, ours: int) -> str:
+    sizes = f"user data has {whole} bytes, EC2 takes {MAX_USER_DATA}"
+    remedy = 'shorten env, or replace long values with {"from_ssm": name} or {"from_secretsmanager": name}'
+    if whole == ours:
+        return f"option 'env': {sizes}; {remedy}"
+    sizes += f" (all of it packed: the launch template's own {whole - ours}, ours {ours})"
+    move = "move some of the template's into the image, or into a file that it fetches"
+    return f"option 'launch_template_id': {sizes}; {move}" + (f"; {remedy}" if ours > MAX_USER_DATA // 2 else "")
+
+
+def _message(parts: Sequence[str]) -> str:
+    boundary = _BOUNDARY
+    while any(f"--{boundary}" in part for part in parts):  # a template may hold anything, our own user data too
+        boundary = f"={boundary}"
+    text = "".join(f"--{boundary}\n{part}\n" for part in parts)
+    return f'MIME-Version: 1.0\nContent-Type: multipart/mixed; boundary="{boundary}"\n\n{text}--{boundary}--\n'
+
+
 def _part(name: str, text: str) -> str:
     return (
-        f'--{_BOUNDARY}\nContent-Type: text/cloud-boothook; charset="us-ascii"\n'
-        f'Content-Disposition: attachment; filename="{name}"\n\n{text}\n'
+        'Content-Type: text/cloud-boothook; charset="us-ascii"\n'
+        f'Content-Disposition: attachment; filename="{name}"\n\n{text}'
     )
 
 
 @functools.cache  # reading Python takes 20 ms, and every launch needs it
 def _bootstrap() -> str:
-    return _bare(_undocumented(_template("bootstrap.py")))
+    """Return its first line and its bare code, which packs to less."""
+    source = _template("bootstrap.py")
+    return f"{source.splitlines()[0]}\n{ast.unparse(_Needless().visit(ast.parse(source)))}"
 
 
-def _undocumented(source: str) -> str:
-    """Return Python source with docstrings emptied."""
-    lines = source.splitlines()
-    for node in ast.walk(ast.parse(source)):
+class _Needless(ast.NodeTransformer):
+    """Takes out what runs no code: docstrings and annotations."""
+
+    def visit(self, node: ast.AST) -> Any:
+        self.generic_visit(node)
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            text = node.body[0]
-            first, last = text.lineno - 1, text.end_lineno or text.lineno
-            lines[first:last] = [" " * text.col_offset + '""'] + [""] * (last - first - 1)
-    return "\n".join(lines)
+            node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
+        if isinstance(node, ast.FunctionDef):
+            node.returns = None
+        if isinstance(node, ast.arg):
+            node.annotation = None
+        if isinstance(node, ast.AnnAssign) and node.value:
+            return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
+        return node
 
 
 def _bare(source: str) -> str:
-    """Return a script without blank lines and comment lines, its first one apart: with the above a third less."""
+    """Return a script without blank lines and comment lines, its first one apart."""
     first, *lines = source.splitlines()
     return "\n".join([first, *(line for line in lines if line.strip() and not line.lstrip().startswith("#"))])
 

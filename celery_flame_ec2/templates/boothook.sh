@@ -39,21 +39,32 @@ REPORT
 
 unit() { cat >"$units/$1"; }
 
-unit flame-off.service <<'UNIT'
+power_off() { # the unit's name; why; what the report makes of it; what else its [Unit] says
+    unit "flame-$1.service" <<UNIT
 [Unit]
-Description=Power this runner off
+Description=Power this runner off: $2
 DefaultDependencies=no
 SuccessAction=poweroff
 FailureAction=poweroff
+$4
 [Service]
 Type=oneshot
-ExecStart=/bin/sh /run/flame/report "the boothook refused"
+ExecStart=/bin/sh $run/report "$3"
 TimeoutStartSec=10
 StandardOutput=journal+console
 SyslogIdentifier=flame
 UNIT
+}
+power_off off 'refused' 'the boothook refused'
+power_off lifetime 'too old' lifetime
+power_off deadman 'no hello from the worker' 'no hello from the worker within boot_timeout' \
+    'ConditionPathExists=!/run/flame-release/hello'
+# Waits until cloud-init is over, well or badly: by then the bootstrap has begun, or it never will.
+power_off unstarted 'the bootstrap never began' 'cloud-init is over and the bootstrap has not begun' \
+    'After=cloud-init.service cloud-init-network.service cloud-final.service flame-bootstrap.service
+ConditionPathExists=!/run/flame/step'
 
-# Until the bootstrap has started timers with the times of this runner. They trigger the services below.
+# Until the bootstrap has started timers with the times of this runner. They trigger the services above.
 unit flame-deadman.timer <<'UNIT'
 [Unit]
 Description=Does the bootstrap arm its own timers in time?
@@ -63,69 +74,29 @@ OnActiveSec=90
 AccuracySec=1
 UNIT
 
-unit flame-deadman.service <<'UNIT'
-[Unit]
-Description=Power this runner off: no hello from the worker
-DefaultDependencies=no
-ConditionPathExists=!/run/flame-release/hello
-SuccessAction=poweroff
-FailureAction=poweroff
-[Service]
-Type=oneshot
-ExecStart=/bin/sh /run/flame/report "no hello from the worker within boot_timeout"
-TimeoutStartSec=10
-StandardOutput=journal+console
-SyslogIdentifier=flame
-UNIT
-
-unit flame-lifetime.service <<'UNIT'
-[Unit]
-Description=Power this runner off: too old
-DefaultDependencies=no
-SuccessAction=poweroff
-FailureAction=poweroff
-[Service]
-Type=oneshot
-ExecStart=/bin/sh /run/flame/report lifetime
-TimeoutStartSec=10
-StandardOutput=journal+console
-SyslogIdentifier=flame
-UNIT
-
-# Waits until cloud-init is over, well or badly: by then the bootstrap has begun, or it never will.
-unit flame-unstarted.service <<'UNIT'
-[Unit]
-Description=Power this runner off: the bootstrap never began
-DefaultDependencies=no
-After=cloud-init.service cloud-init-network.service cloud-final.service flame-bootstrap.service
-ConditionPathExists=!/run/flame/step
-SuccessAction=poweroff
-FailureAction=poweroff
-[Service]
-Type=oneshot
-ExecStart=/bin/sh /run/flame/report "cloud-init is over and the bootstrap has not begun"
-TimeoutStartSec=10
-StandardOutput=journal+console
-SyslogIdentifier=flame
-UNIT
-
-unit flame-bootstrap.service <<'UNIT'
+bootstrap() { # the unit's name; what the bootstrap is told; what else its [Unit] says
+    unit "flame-$1.service" <<UNIT
 [Unit]
 Description=Fetch and start the FLAME release
 DefaultDependencies=no
 Conflicts=shutdown.target
 Before=shutdown.target
 FailureAction=poweroff
+$3
 [Service]
 Type=oneshot
-ExecStart=/usr/bin/env python3 -I -S /run/flame/bootstrap.py
-ExecStopPost=/bin/sh /run/flame/report bootstrap
+ExecStart=/usr/bin/env python3 -I -S $run/bootstrap.py $2
+ExecStopPost=/bin/sh $run/report bootstrap
 TimeoutStartSec=infinity
 Nice=-10
 TimeoutStopSec=5
 StandardOutput=journal+console
 SyslogIdentifier=flame
 UNIT
+}
+bootstrap bootstrap
+# The rest of it, where a launch template's user data has to prepare the host first.
+bootstrap prepared prepared After=cloud-final.service
 
 # A service that does not stop must not keep the machine on. The bootstrap allows the release its shutdown_timeout.
 unit poweroff.target.d/flame.conf <<'UNIT'

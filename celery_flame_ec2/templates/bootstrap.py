@@ -2,9 +2,10 @@
 """What happens on an instance between power-on and its release? Standard library only, Python 3.9 or newer.
 
 cloud-init runs this file as its second boothook. The first one left /run/flame/install, which makes this file
-flame-bootstrap.service and returns. The service fetches the bundle, resolves the environment and starts the release.
-Whatever goes wrong ends it, with step and cause in /run/flame; its unit then prints one line,
-`flame: boot failed: <step>: <cause>`, and powers off.
+flame-bootstrap.service and returns. The service fetches the bundle, resolves the environment and starts the release;
+where a launch template's user data has to prepare the host first, it arms the timers and leaves the rest to
+flame-prepared.service, which systemd begins when cloud-init is over. Whatever goes wrong ends it, with step and cause
+in /run/flame; its unit then prints one line, `flame: boot failed: <step>: <cause>`, and powers off.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import pwd
 import re
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -56,21 +58,37 @@ class Boot:
         self.document = document
         self.app: str = document["app"]
         self.run = f"{root}/run/flame"
+        self.cloud_init = f"{root}/run/cloud-init"
         self.units = f"{root}/run/systemd/system"
         self.home = f"{root}/srv/{self.app}"
         self.command = command or run_program
 
     def all_steps(self) -> None:
+        """Boot; where a template's user data prepares the host, only as far as must not wait for that."""
+        if not self.document["prepared_by_template"]:
+            return self.start_release(self.spawn(self.arm))
+        self.arm()
+        with self.step("template"):
+            self.command("systemctl", "--no-block", "start", "flame-prepared.service")
+        return say("waiting for the launch template's user data")
+
+    def remaining_steps(self) -> None:
+        """Go on when cloud-init is over; not on a host it could not prepare, where who knows what is missing."""
+        with self.step("template"):
+            self.accept_host()
+        self.start_release()
+
+    def start_release(self, *beside: threading.Thread) -> None:
         began = time.monotonic()
-        beside = [self.spawn(self.arm), self.spawn(self.add_user)]
+        beside = (*beside, self.spawn(self.add_user))
         with self.step("metadata"):
             metadata = Metadata(self.document)
         with self.step("credentials"):
             aws = Aws(self.document, metadata.region(), metadata.domain(), metadata.keys())
         say(f"metadata read in {time.monotonic() - began:.1f} s")
-        beside.append(self.spawn(lambda: self.write_environment(aws, metadata.instance_id)))
+        environment = self.spawn(lambda: self.write_environment(aws, metadata.instance_id))
         self.install_release(aws)
-        for thread in beside:
+        for thread in (*beside, environment):
             thread.join()
         with self.step("start"):
             self.command("systemctl", "--no-block", "start", "flame-release.service")
@@ -122,6 +140,15 @@ class Boot:
             # systemd reads a unit it has not seen yet by itself: no reload, which would stall the boot here
             self.command("systemctl", "start", "flame-hello.timer", "flame-age.timer")
             self.command("systemctl", "--no-block", "stop", "flame-deadman.timer")
+
+    def accept_host(self) -> None:
+        try:
+            with open(f"{self.cloud_init}/result.json", encoding="utf-8") as file:
+                errors = json.load(file)["v1"]["errors"]
+        except FileNotFoundError:
+            raise Refused("cloud-init was ended before the launch template's user data was done") from None
+        if errors:
+            raise Refused(f"the launch template's user data failed: {'; '.join(map(str, errors))}")
 
     def add_user(self) -> None:
         user = self.document["user"]
@@ -534,7 +561,7 @@ def main() -> None:
     os.umask(0o022)
     boot = Boot(json.loads(DOCUMENT))
     try:
-        boot.all_steps()
+        boot.remaining_steps() if sys.argv[1:] == ["prepared"] else boot.all_steps()
     except BootError as failed:
         boot.give_up(failed)
 

@@ -95,14 +95,27 @@ def test_the_bootstrap_is_shipped_without_its_comments_and_otherwise_whole() -> 
 
 
 def undocumented(source: str) -> str:
-    """The code alone: without docstrings, and without the document."""
+    """The code alone: without docstrings and annotations, and without the document."""
     tree = ast.parse(source, feature_version=(3, 9))
     for node in ast.walk(tree):
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body.pop(0)
+        for field, value in ast.iter_fields(node):
+            if field == "body" and isinstance(value, list):
+                node.body = [plain(line) for line in value if not told_only(line)]  # type: ignore[attr-defined]
+        if isinstance(node, (ast.FunctionDef, ast.arg)):
+            setattr(node, "returns" if isinstance(node, ast.FunctionDef) else "annotation", None)
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "DOCUMENT":
             node.value = ast.Constant("")
     return ast.dump(tree)
+
+
+def told_only(line: ast.stmt) -> bool:
+    return isinstance(line, ast.Pass) or (isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant))
+
+
+def plain(line: ast.stmt) -> ast.stmt:
+    if isinstance(line, ast.AnnAssign) and line.value:
+        return ast.Assign(targets=[line.target], value=line.value)
+    return line
 
 
 def test_user_data_above_the_bound_is_refused_with_sizes_and_remedy() -> None:
