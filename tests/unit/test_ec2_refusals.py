@@ -1,17 +1,27 @@
 from __future__ import annotations
 
+import ssl
+from typing import Any
+
 import pytest
+import urllib3
 from botocore.exceptions import (
     ClientError,
+    ConnectionClosedError,
     ConnectTimeoutError,
     EndpointConnectionError,
+    HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ParamValidationError,
     ProfileNotFound,
+    ProxyConnectionError,
     ReadTimeoutError,
+    SSLError,
 )
+from botocore.parsers import ResponseParserError
 
-from celery_flame_ec2.backends.ec2.refusals import MEANINGS, Meaning, Refusal, refusal
+from celery_flame_ec2.backends.ec2.refusals import MEANINGS, Meaning, Refusal, ending, refusal
 
 ACTION = "ec2:RunInstances"
 
@@ -44,6 +54,7 @@ def read(code: str, message: str = "", status: int = 400) -> Refusal:
         ("AuthFailure", 401, Meaning.CREDENTIALS),
         ("RequestExpired", 400, Meaning.CREDENTIALS),
         ("IdempotentParameterMismatch", 400, Meaning.TOKEN),
+        ("IdempotentInstanceTerminated", 400, Meaning.SPENT),
         ("InvalidInstanceID.NotFound", 400, Meaning.GONE),
         ("UnauthorizedOperation", 403, Meaning.FATAL),
         ("InvalidAMIID.NotFound", 400, Meaning.FATAL),
@@ -60,12 +71,27 @@ def test_no_code_has_two_meanings() -> None:
     assert len(codes) == len(set(codes))
 
 
+def proxy_error(within: Exception) -> ProxyConnectionError:
+    return ProxyConnectionError(proxy_url="http://127.0.0.1:9", error=urllib3.exceptions.ProxyError("no", within))
+
+
+def tls_error(within: Exception) -> SSLError:
+    return SSLError(endpoint_url="https://127.0.0.1:9", error=urllib3.exceptions.SSLError(within))
+
+
+NOBODY: Any = None
+
+
 @pytest.mark.parametrize(
     "exc",
     [
         ReadTimeoutError(endpoint_url="http://127.0.0.1:9"),
-        ConnectTimeoutError(endpoint_url="http://127.0.0.1:9"),
-        EndpointConnectionError(endpoint_url="http://127.0.0.1:9"),
+        ConnectionClosedError(endpoint_url="http://127.0.0.1:9"),
+        IncompleteReadError(actual_bytes=1, expected_bytes=2),
+        HTTPClientError(error=OSError("broken")),
+        ResponseParserError("invalid XML received"),
+        proxy_error(ConnectionResetError("reset")),
+        tls_error(ssl.SSLEOFError("EOF occurred in violation of protocol")),
     ],
     ids=lambda exc: type(exc).__name__,
 )
@@ -73,6 +99,49 @@ def test_a_lost_connection_is_unclear_and_not_a_refusal(exc: Exception) -> None:
     answer = refusal(exc, ACTION)
     assert answer.meaning is Meaning.UNCLEAR
     assert "no answer" in str(answer)
+
+
+@pytest.mark.parametrize(
+    "exc",
+    [
+        ConnectTimeoutError(endpoint_url="http://127.0.0.1:9"),
+        EndpointConnectionError(endpoint_url="http://127.0.0.1:9"),
+        proxy_error(urllib3.exceptions.NewConnectionError(NOBODY, "refused")),
+        proxy_error(urllib3.exceptions.ConnectTimeoutError("timed out")),
+        tls_error(ssl.SSLCertVerificationError("self-signed certificate")),
+    ],
+    ids=lambda exc: type(exc).__name__,
+)
+def test_where_there_was_no_connection_nothing_was_sent(exc: Exception) -> None:
+    answer = refusal(exc, ACTION)
+    assert answer.meaning is Meaning.UNREACHABLE
+    assert "no connection" in str(answer)
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning", "words"),
+    [
+        ("Server.InsufficientInstanceCapacity", Meaning.CAPACITY, "give more 'instance_type'"),
+        ("Server.SpotInstanceTermination", Meaning.CAPACITY, "give more 'instance_type'"),
+        ("Client.VolumeLimitExceeded", Meaning.QUOTA, "ask AWS for a higher quota"),
+        ("Client.InternalError", Meaning.FATAL, "often the key of an encrypted volume: check the KMS key's policy"),
+        ("Client.InvalidSnapshot.NotFound", Meaning.FATAL, "option 'image_id'"),
+        ("Server.InternalError", Meaning.UNCLEAR, "tried again"),
+        ("Client.SomethingNew", Meaning.FATAL, "see what EC2 says"),
+        ("Server.SomethingNew", Meaning.UNCLEAR, "tried again"),
+    ],
+)
+def test_why_an_instance_is_gone_has_a_meaning_and_a_remedy(code: str, meaning: Meaning, words: str) -> None:
+    why = ending(code, "what EC2 says")
+    assert why is not None
+    assert why.meaning is meaning
+    assert str(why).startswith(f"{code}: what EC2 says; ")
+    assert words in str(why)
+
+
+@pytest.mark.parametrize("code", ["Client.InstanceInitiatedShutdown", "Client.UserInitiatedShutdown", ""])
+def test_a_normal_end_means_nothing(code: str) -> None:
+    assert ending(code, "Instance initiated shutdown") is None
 
 
 def test_missing_credentials_are_named_with_the_remedy() -> None:

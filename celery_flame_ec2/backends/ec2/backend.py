@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ... import boot
 from ...config import PoolSettings, Settings
-from ...errors import BackendError, FlameError, LaunchError, LaunchUnclear
+from ...errors import BackendError
 from ...parent import Parent
 from ...runner import Runner
 from ..base import Backend
-from .clients import Clients, Place, asking
+from .clients import Clients, Place, Refused, asking
 from .console import last_lines
 from .cookbook import Cookbook
-from .instances import LIVING, OWNER, read_tags, runner_of
-from .launcher import Order, climb
-from .refusals import Meaning, refusal
+from .instances import LIVING, OWNER, POOL, read_tags, runner_of
+from .launches import Launches
+from .refusals import Meaning, ending, refusal
+from .sender import Permission
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -38,40 +39,37 @@ class Ec2Backend(Backend):
         *,
         environ: Mapping[str, str],
         clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = random.random,
         clients: Clients | None = None,
     ) -> None:
+        """Make a backend. `clock` tells the epoch, `ticks` never jumps, both in seconds; `jitter` is from 0 to 1."""
         self._settings, self._clock = settings, clock
         self._clients = clients or Clients()
-        self._cookbook = Cookbook(self._clients, environ=environ, clock=time.monotonic)
+        self._cookbook = Cookbook(self._clients, environ=environ, clock=ticks)
         self._homes: dict[str, Place] = {}
+        permission = Permission(announce=lambda launch: self.announce(launch), guard=lambda: self.guard())
+        self._launches = Launches(
+            self._clients, self._cookbook, permission, self._homes, clock=clock, ticks=ticks, jitter=jitter
+        )
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         """Raise up to `count` instances, asking for each market, type and subnet in the user's order.
 
         Raises:
-            LaunchError: EC2 gave none; the message says why and what to do.
-            LaunchUnclear: EC2 did not answer, twice: what it did is unknown.
+            LaunchError: EC2 gave none, or is not asked for now; the message says why and what to do.
+            LaunchUnclear: EC2 did not answer, twice: what it did is unknown until `ask_again` tells.
         """
-        if count < 1:
-            return ()
-        pool = self._settings.pool(letter.pool)
-        try:
-            place, order = self._order(letter, pool, count)
-            client = self._clients.launching(place)
-        except FlameError as exc:  # nothing was asked for yet
-            raise LaunchError(str(exc)) from exc
-        climbed = climb(client, order, self._clock, self.guard)
-        self._homes.update((runner.id, place) for runner in climbed.runners)
-        if climbed.refusals:
-            self._cookbook.forget(pool)
-        if climbed.unclear:
-            words = f"a launch of up to {climbed.unclear} may have happened: {climbed}"
-            raise LaunchUnclear(words, launched=tuple(climbed.runners), tokens=())
-        if not climbed.runners:
-            raise LaunchError(str(climbed))
-        if climbed.missing > 0:
-            logger.warning("pool %s: %d of %d launched: %s", pool.name, count - climbed.missing, count, climbed)
-        return tuple(climbed.runners)
+        return self._launches.launch(letter, self._settings.pool(letter.pool), count) if count > 0 else ()
+
+    def ask_again(self, token: str) -> tuple[Runner, ...]:
+        """Send an unanswered launch again, unchanged, and return all instances that came of it.
+
+        Raises:
+            LaunchError: none came of it, and none will; or there is no such launch here.
+            LaunchUnclear: there is still no answer.
+        """
+        return self._launches.ask_again(token) if self._launches.is_open(token) else super().ask_again(token)
 
     def runners(self) -> tuple[Runner, ...]:
         """List this owner's instances that are not terminated, whoever launched them.
@@ -79,10 +77,15 @@ class Ec2Backend(Backend):
         Raises:
             BackendError: EC2 did not give every page.
         """
-        found = [
-            (runner_of(instance, self._clock()), place) for place in self._places() for instance in self._listed(place)
-        ]
-        self._homes = {runner.id: place for runner, place in found}
+        try:
+            found = self._found()
+        except Refused as exc:
+            if exc.refusal.meaning is not Meaning.CREDENTIALS:
+                raise
+            self._clients.renew()  # others may have put new ones where the SDK looks
+            found = self._found()
+        self._homes.clear()
+        self._homes.update((runner.id, place) for runner, place in found)
         return tuple(runner for runner, _ in found)
 
     def terminate(self, ids: Collection[str]) -> None:
@@ -105,7 +108,7 @@ class Ec2Backend(Backend):
         """Return why EC2 says the instance ended and what it printed last; nothing where EC2 does not tell."""
         try:
             client = self._clients.ec2(self._homes.get(runner_id) or self._places()[0])
-            return "\n".join(filter(None, (_why_it_ended(client, runner_id), _console(client, runner_id))))
+            return "\n".join(filter(None, (self._why_it_ended(client, runner_id), _console(client, runner_id))))
         except BackendError as exc:
             logger.info("no last words of %s: %s", runner_id, exc)
             return ""
@@ -122,14 +125,12 @@ class Ec2Backend(Backend):
         """Close the connections. Instances go on."""
         self._clients.close()
 
-    def _order(self, letter: Parent, pool: PoolSettings, count: int) -> tuple[Place, Order]:
-        user_data = boot.user_data(boot.document(letter, pool.ec2))
-        made = self._cookbook.recipe(pool)
-        order = Order(letter=letter, count=count, recipe=made, user_data=user_data, tags=pool.ec2.tags)
-        return self._cookbook.place(pool.ec2), order
-
     def _places(self) -> list[Place]:
         return list(dict.fromkeys(self._cookbook.place(pool.ec2) for pool in self._settings.pools))
+
+    def _found(self) -> list[tuple[Runner, Place]]:
+        now = self._clock()
+        return [(runner_of(instance, now), place) for place in self._places() for instance in self._listed(place)]
 
     def _listed(self, place: Place) -> Iterator[dict[str, Any]]:
         filters = [
@@ -141,6 +142,25 @@ class Ec2Backend(Backend):
             for page in pages.paginate(Filters=filters, PaginationConfig={"PageSize": PAGE}):
                 for reservation in page.get("Reservations", ()):
                     yield from filter(self._is_ours, reservation.get("Instances", ()))
+
+    def _why_it_ended(self, client: EC2Client, runner_id: str) -> str:
+        """Return EC2's reason with what to do about it; what it says is not to be had is not asked for again soon."""
+        with asking("ec2:DescribeInstances"):
+            answer: Any = client.describe_instances(InstanceIds=[runner_id])
+        lines = []
+        for instance in (found for each in answer.get("Reservations", ()) for found in each.get("Instances", ())):
+            reason = instance.get("StateReason") or {}
+            code, message = str(reason.get("Code", "")), str(reason.get("Message", ""))
+            message = message.removeprefix(f"{code}: ")  # EC2 says the code there too
+            why = ending(code, message)
+            if why is not None and self._is_ours(instance):
+                self._launches.failed(self._pool_of(instance), instance, why)
+            lines += [f"EC2: {why or f'{code}: {message}'}"] if code else []
+        return "\n".join(lines)
+
+    def _pool_of(self, instance: Mapping[str, Any]) -> PoolSettings | None:
+        name = read_tags(instance).get(POOL)
+        return next((pool for pool in self._settings.pools if pool.name == name), None)
 
     def _is_ours(self, instance: Mapping[str, Any]) -> bool:
         # A filter's value may hold wildcards; whose instances may be ended is decided by the tag itself.
@@ -156,6 +176,8 @@ def _terminate(client: EC2Client, ids: list[str]) -> list[str]:
     except (BotoCoreError, ClientError) as exc:
         answer = refusal(exc, "ec2:TerminateInstances")
         if answer.meaning is Meaning.GONE and len(ids) == 1:
+            # Soon after a launch EC2 may say this of an instance that exists. Nothing is lost: whoever ends runners
+            # goes by the next listing, and ends what is listed still.
             return []
         if answer.meaning in (Meaning.GONE, Meaning.FATAL) and len(ids) > 1:
             return [problem for name in ids for problem in _terminate(client, [name])]
@@ -171,11 +193,3 @@ def _console(client: EC2Client, runner_id: str) -> str:
         logger.debug("only types on Nitro give their latest output: %s", exc)
     with asking("ec2:GetConsoleOutput"):
         return last_lines(client.get_console_output(InstanceId=runner_id).get("Output", ""))
-
-
-def _why_it_ended(client: EC2Client, runner_id: str) -> str:
-    with asking("ec2:DescribeInstances"):
-        answer: Any = client.describe_instances(InstanceIds=[runner_id])
-    instances = [instance for r in answer.get("Reservations", ()) for instance in r.get("Instances", ())]
-    reasons = [instance.get("StateReason") or {} for instance in instances]
-    return "\n".join(f"EC2: {reason['Code']}: {reason.get('Message', '')}" for reason in reasons if reason.get("Code"))

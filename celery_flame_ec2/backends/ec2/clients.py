@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError
-from .refusals import refusal
+from .refusals import Refusal, refusal
 
 if TYPE_CHECKING:
     from boto3.session import Session
@@ -19,6 +19,14 @@ CONNECT_TIMEOUT = 3.0  #: seconds
 READ_TIMEOUT = 15.0  #: seconds; a listing by tag of a large account takes half of it
 LAUNCH_TIMEOUT = 20.0  #: seconds in which a launch must be answered
 ATTEMPTS = 3
+
+
+class Refused(BackendError):
+    """Raised when AWS said no, or nothing; `refusal` is what that means."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(str(refusal))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,6 +67,15 @@ class Clients:
         """Return a client for parameters in the same region."""
         return self._client("ssm", Place(region=place.region), attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
 
+    def other(self, service: str, place: Place) -> Any:
+        """Return a client of any other service, such as "sts", for what may be asked again."""
+        return self._client(service, place, attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
+
+    def renew(self) -> None:
+        """Begin anew, with the credentials that are to be found now: the SDK reads files and environment once."""
+        self.close()
+        self._session = None
+
     def close(self) -> None:
         """Close every connection."""
         for client in self._made.values():
@@ -96,12 +113,18 @@ class Clients:
         return self._session
 
 
+def sdk_errors() -> tuple[type[Exception], ...]:
+    """Return what the SDK raises; an answer it cannot parse is not among its own errors."""
+    from botocore.exceptions import BotoCoreError, ClientError
+    from botocore.parsers import ResponseParserError
+
+    return BotoCoreError, ClientError, ResponseParserError
+
+
 @contextlib.contextmanager
 def asking(action: str) -> Iterator[None]:
-    """Turn what the SDK raises while it does `action` (such as "ec2:RunInstances") into one line of ours."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
+    """Turn what the SDK raises while it does `action` (such as "ec2:RunInstances") into one line of ours: Refused."""
     try:
         yield
-    except (BotoCoreError, ClientError) as exc:
-        raise BackendError(str(refusal(exc, action))) from exc
+    except sdk_errors() as exc:
+        raise Refused(refusal(exc, action)) from exc

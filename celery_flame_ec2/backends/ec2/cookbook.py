@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import math
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from ...config import Ec2Options, PoolSettings
 from ...errors import BackendError, MetadataError
 from ...imds import Identity, Metadata
 from . import lookups
-from .clients import Clients, Place, asking
+from .clients import Clients, Place, Refused, asking
 from .recipe import Recipe, recipe
+from .refusals import Meaning, Refusal
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+logger = logging.getLogger(__name__)
 
 #: Seconds a recipe holds: templates, image parameters and an instance's own metadata change, if seldom.
 RECIPE_TTL = 300.0
@@ -24,6 +33,7 @@ class Cookbook:
         self._identities: dict[str, Identity] = {}
         self._recipes: dict[str, tuple[float, Recipe]] = {}
         self._vcpus: dict[tuple[str, ...], int] = {}
+        self._zones_forbidden = False
 
     def place(self, options: Ec2Options) -> Place:
         """Return where instances with these options live.
@@ -47,15 +57,20 @@ class Cookbook:
         Raises:
             BackendError: template, image or metadata cannot be read, or do not go together.
         """
-        held_until, made = self._recipes.get(pool.name, (0.0, None))
+        held_until, made = self._recipes.get(pool.name, (-math.inf, None))
         if made is None or self._clock() >= held_until:
             made = self._look_up(pool.ec2)
             self._recipes[pool.name] = (self._clock() + RECIPE_TTL, made)
         return made
 
+    def known(self, pool: PoolSettings) -> Recipe | None:
+        """Return the recipe that was last looked up, however long ago."""
+        return self._recipes.get(pool.name, (0.0, None))[1]
+
     def forget(self, pool: PoolSettings) -> None:
         """Look everything up again for the next recipe: this one was refused."""
-        self._recipes.pop(pool.name, None)
+        if pool.name in self._recipes:
+            self._recipes[pool.name] = (-math.inf, self._recipes[pool.name][1])
 
     def vcpus(self, pool: PoolSettings) -> int:
         """Return the vCPUs of the smallest type the pool may get.
@@ -80,7 +95,20 @@ class Cookbook:
         if image.startswith(lookups.RESOLVE):
             image = lookups.image_id(self._clients.ssm(place), image)
         root_disk = lookups.root_disk(client, image) if made.shapes_root else None
-        return dataclasses.replace(made, image_id=made.image_id and image, root_disk=root_disk)
+        zones = self._zones(client, [subnet for subnet in made.subnet_ids if subnet])
+        return dataclasses.replace(made, image_id=made.image_id and image, root_disk=root_disk, zones=zones)
+
+    def _zones(self, client: EC2Client, subnet_ids: list[str]) -> dict[str, str]:
+        try:
+            return lookups.zones(client, subnet_ids) if subnet_ids else {}
+        except Refused as exc:
+            if not exc.refusal.forbidden:
+                raise
+            # Only the memory of refusals wants zones, and makes do with subnets.
+            log = logger.debug if self._zones_forbidden else logger.info
+            log("want of capacity is remembered by subnet, not by zone: %s", exc)
+            self._zones_forbidden = True
+            return {}
 
     def _identity(self, options: Ec2Options) -> Identity:
         url, token_url = options.instance_metadata_url, options.instance_metadata_token_url
@@ -89,5 +117,6 @@ class Cookbook:
             try:
                 self._identities[url] = metadata.identity()
             except MetadataError as exc:
-                raise BackendError(f"option 'auto_configure': {exc}") from exc
+                action = "option 'auto_configure'"
+                raise Refused(Refusal(meaning=Meaning.UNCLEAR, action=action, code="", message=str(exc))) from exc
         return self._identities[url]

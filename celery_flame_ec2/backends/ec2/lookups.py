@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError
 from .clients import asking
+from .instances import LIVING
 from .recipe import RootDisk, Template
 
 if TYPE_CHECKING:
@@ -62,6 +63,33 @@ def root_disk(client: EC2Client, image: str) -> RootDisk | None:
         disks = {disk.get("DeviceName"): disk.get("Ebs", {}) for disk in found.get("BlockDeviceMappings", ())}
         return RootDisk(name=name, size=disks.get(name, {}).get("VolumeSize"))
     raise BackendError(f"there is no image {image} in this region; check options 'image_id' and 'region'")
+
+
+def zones(client: EC2Client, subnet_ids: Collection[str]) -> dict[str, str]:
+    """Return the availability zones of subnets by their ids. One that does not exist is missing, and fails no other.
+
+    Raises:
+        BackendError: EC2 does not say.
+    """
+    wanted: Any = [{"Name": "subnet-id", "Values": sorted(set(subnet_ids))}]
+    with asking("ec2:DescribeSubnets"):
+        answer: Any = client.describe_subnets(Filters=wanted)
+    return {str(found["SubnetId"]): str(found["AvailabilityZone"]) for found in answer.get("Subnets", ())}
+
+
+def launched_with(client: EC2Client, token: str) -> list[dict[str, Any]]:
+    """Return the living instances that came of the launch with this client token.
+
+    Raises:
+        BackendError: EC2 does not say.
+    """
+    filters: Any = [
+        {"Name": "client-token", "Values": [token]},
+        {"Name": "instance-state-name", "Values": list(LIVING)},
+    ]
+    with asking("ec2:DescribeInstances"):
+        answer: Any = client.describe_instances(Filters=filters)
+    return [instance for found in answer.get("Reservations", ()) for instance in found.get("Instances", ())]
 
 
 def vcpus(client: EC2Client, types: Collection[str]) -> int:

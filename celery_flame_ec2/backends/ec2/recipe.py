@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...config import Ec2Options, RootVolume
 from ...errors import BackendError
 from ...imds import Identity
+from .offers import Offer
 
 #: Where nobody names a type: neither user, template nor metadata.
 SMALLEST_TYPE = "t3.nano"
@@ -74,6 +75,7 @@ class Recipe:
     associate_public_ip: bool | None = None
     iam_instance_profile: str | None = None
     key_name: str | None = None
+    zones: Mapping[str, str] = field(default_factory=dict)  #: of its subnets, where they are known
 
     @property
     def shapes_root(self) -> bool:
@@ -98,6 +100,25 @@ class Rung:
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.market, self.instance_type, self.subnet_id))) or "as the template says"
+
+
+def offer_of(made: Recipe, rung: Rung) -> Offer:
+    """Say what a rung asks for, with what the template says in the place of what nobody else does."""
+    kind = rung.instance_type or (made.template.data.get("InstanceType") if made.template else None)
+    zone = made.zones.get(rung.subnet_id, rung.subnet_id) if rung.subnet_id else None
+    return Offer(market=rung.market, instance_type=kind, zone=zone, subnet_id=rung.subnet_id)
+
+
+def offer_taken(made: Recipe | None, instance: Mapping[str, Any]) -> Offer:
+    """Say which offer an instance came of, from how EC2 describes it; that tells no subnet of one that is gone."""
+    market = "spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand"
+    zone = (instance.get("Placement") or {}).get("AvailabilityZone")
+    return Offer(
+        market=None if made and made.markets == (None,) else market,
+        instance_type=instance.get("InstanceType"),
+        zone=None if made and made.subnet_ids == (None,) else zone,
+        subnet_id=instance.get("SubnetId"),
+    )
 
 
 def recipe(options: Ec2Options, template: Template | None, identity: Identity | None) -> Recipe:

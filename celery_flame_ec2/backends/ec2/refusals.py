@@ -15,9 +15,11 @@ class Meaning(enum.Enum):
     SUBNET = "this subnet is full: try the next one"
     QUOTA = "the account's limit is reached: another market or family may have room"
     THROTTLED = "too many calls: nothing was done, come back later"
+    UNREACHABLE = "there was no connection: nothing was sent"
     UNCLEAR = "no answer, or none that tells: it may have been done"
     CREDENTIALS = "the caller is not known to AWS"
-    TOKEN = "this token cannot be used again"  # noqa: S105  (a client token is no secret)
+    TOKEN = "something else has this token"  # noqa: S105  (a client token is no secret)
+    SPENT = "what this token launched is gone: another may be used"
     GONE = "there is no such instance"
     FATAL = "it will be refused again until someone changes something"
 
@@ -47,15 +49,19 @@ CREDENTIALS = frozenset({
     "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSecurity.RequestHasExpired",
     "MissingAuthenticationToken", "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
 })  # fmt: skip
-TOKEN = frozenset({"IdempotentInstanceTerminated", "IdempotentParameterMismatch", "InvalidClientToken"})
+TOKEN = frozenset({"IdempotentParameterMismatch", "InvalidClientToken"})
+SPENT = frozenset({"IdempotentInstanceTerminated"})
 GONE = frozenset({"InvalidInstanceID.Malformed", "InvalidInstanceID.NotFound"})
 #: What is in none of these is FATAL: an answer with a code we do not know is still an answer.
 MEANINGS = (
     (CAPACITY, Meaning.CAPACITY), (SUBNET, Meaning.SUBNET), (QUOTA, Meaning.QUOTA), (THROTTLED, Meaning.THROTTLED),
-    (UNCLEAR, Meaning.UNCLEAR), (CREDENTIALS, Meaning.CREDENTIALS), (TOKEN, Meaning.TOKEN), (GONE, Meaning.GONE),
+    (UNCLEAR, Meaning.UNCLEAR), (CREDENTIALS, Meaning.CREDENTIALS), (TOKEN, Meaning.TOKEN), (SPENT, Meaning.SPENT),
+    (GONE, Meaning.GONE),
 )  # fmt: skip
 #: Refusals after which the next type, subnet or market may still be granted.
-NEXT_RUNG = frozenset({Meaning.CAPACITY, Meaning.SUBNET, Meaning.QUOTA})
+NEXT_RUNG = frozenset({Meaning.CAPACITY, Meaning.SUBNET, Meaning.QUOTA, Meaning.SPENT})
+#: Answers that say nothing of a request that was sent before and not answered: EC2 did not look whether it knows it.
+UNTOLD = frozenset({Meaning.UNCLEAR, Meaning.UNREACHABLE, Meaning.THROTTLED, Meaning.CREDENTIALS})
 
 FORBIDDEN = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
 #: SDK errors that were raised before anything was sent, for want of credentials.
@@ -63,14 +69,33 @@ NO_CREDENTIALS = frozenset({
     "CredentialRetrievalError", "NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError",
     "SSOTokenLoadError", "TokenRetrievalError", "UnauthorizedSSOTokenError",
 })  # fmt: skip
-#: SDK errors of a connection: the request may have arrived.
+#: SDK errors of a connection that never was: botocore raises them for what urllib3 calls NewConnectionError (refused,
+#: no route, no such name) and ConnectTimeoutError, both before a byte is sent.
+NO_CONNECTION = frozenset({"ConnectTimeoutError", "EndpointConnectionError"})
+#: SDK errors that may mean that, or a connection lost later; the error within tells. To urllib3 1.26 a proxy that
+#: refuses a connection is like one that breaks it off, and a failed handshake of TLS is like a record that was cut.
+EITHER = frozenset({"ProxyConnectionError", "SSLError"})
+NEVER_CONNECTED = frozenset({
+    "ConnectTimeoutError", "NameResolutionError", "NewConnectionError", "SSLCertVerificationError",
+})  # fmt: skip
+#: SDK errors, and the bases of such, after which the request may have arrived. A read times out in a handshake too, and
+#: what cannot be parsed may be the answer to a request that was carried out.
 NO_ANSWER = frozenset({
-    "ConnectTimeoutError", "ConnectionClosedError", "ConnectionError", "EndpointConnectionError", "HTTPClientError",
-    "IncompleteReadError", "ProxyConnectionError", "ReadTimeoutError", "ResponseParserError", "ResponseStreamingError",
+    "ConnectionError", "HTTPClientError", "IncompleteReadError", "ProxyConnectionError", "ResponseParserError",
     "SSLError",
 })  # fmt: skip
+#: Why an instance is gone, where nothing went wrong.
+NORMAL_ENDS = frozenset({"Client.InstanceInitiatedShutdown", "Client.UserInitiatedShutdown"})
+#: Why else, where the code means something else than in an answer.
+OTHER_ENDS = {
+    "Client.InternalError": Meaning.FATAL,
+    "Server.SpotInstanceShutdown": Meaning.CAPACITY,
+    "Server.SpotInstanceTermination": Meaning.CAPACITY,
+}
 #: What to do about it, by the start of the code.
 REMEDIES = (
+    ("Client.InternalError", "often the key of an encrypted volume: check the KMS key's policy"),
+    ("Client.InvalidSnapshot", "check the image in option 'image_id': its snapshot is gone or not shared"),
     ("AuthFailure.ServiceLinkedRole", "create the service-linked role AWSServiceRoleForEC2Spot once"),
     ("UnauthorizedOperation", "allow {action} in the IAM policy of whoever launches"),
     ("AccessDenied", "allow {action} in the IAM policy of whoever launches"),
@@ -99,9 +124,11 @@ BY_MEANING = {
     Meaning.SUBNET: "give more subnets in 'subnet_id'",
     Meaning.QUOTA: "ask AWS for a higher quota, or lower the pool's 'max'",
     Meaning.THROTTLED: "it is tried again later",
+    Meaning.UNREACHABLE: "check this machine's network and names; it is tried again later",
     Meaning.UNCLEAR: "it is tried again later",
     Meaning.CREDENTIALS: "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or the profile), and this machine's clock",
     Meaning.TOKEN: "it is tried again with another",
+    Meaning.SPENT: "it is tried again with another",
     Meaning.GONE: "it has ended",
     Meaning.FATAL: "see what EC2 says and change the pool's options",
 }  # fmt: skip
@@ -117,8 +144,13 @@ class Refusal:
     message: str
 
     def __str__(self) -> str:
-        said = ": ".join(part for part in (self.code, self.message) if part)
-        return f"{self.action}: {said}; {self.remedy}"
+        said = ": ".join(part for part in (self.action, self.code, self.message) if part)
+        return f"{said}; {self.remedy}"
+
+    @property
+    def forbidden(self) -> bool:
+        """Return whether an IAM policy does not allow the action."""
+        return self.code in FORBIDDEN
 
     @property
     def remedy(self) -> str:
@@ -140,11 +172,27 @@ def refusal(exc: Exception, action: str) -> Refusal:
     if name in NO_CREDENTIALS:
         message = f"no AWS credentials ({_line(str(exc))})"
         return Refusal(meaning=Meaning.CREDENTIALS, action=action, code="", message=message)
-    if name in NO_ANSWER:
+    if name in NO_CONNECTION or (name in EITHER and type(_within(exc)).__name__ in NEVER_CONNECTED):
+        return Refusal(
+            meaning=Meaning.UNREACHABLE, action=action, code="", message=f"no connection ({_line(str(exc))})"
+        )
+    if NO_ANSWER & {base.__name__ for base in type(exc).__mro__}:
         return Refusal(meaning=Meaning.UNCLEAR, action=action, code="", message=f"no answer ({_line(str(exc))})")
     # Not the text of a ParamValidationError: it repeats values, and those may be secret.
     message = name if name == "ParamValidationError" else f"{name}: {_line(str(exc))}"
     return Refusal(meaning=Meaning.FATAL, action=action, code="", message=message)
+
+
+def ending(code: str, message: str) -> Refusal | None:
+    """Read the StateReason of an instance that is gone, such as "Server.InsufficientInstanceCapacity".
+
+    None where it ended as it should: by itself, or because someone told it to.
+    """
+    if not code or code in NORMAL_ENDS:
+        return None
+    side, _, plain = code.partition(".")
+    meaning = OTHER_ENDS.get(code) or meaning_of(plain, 500 if side == "Server" else 400)
+    return Refusal(meaning=meaning, action="", code=code, message=_line(message))
 
 
 def meaning_of(code: str, status: int) -> Meaning:
@@ -165,6 +213,12 @@ def _answered(response: dict[str, Any], action: str) -> Refusal:
         code=f"HTTP {status}" if code.isdecimal() or not code else code,  # an answer without a body that tells
         message=_line(str(error.get("Message", ""))),
     )
+
+
+def _within(exc: Exception) -> Any:
+    """Return what a library below the SDK ran into: botocore keeps urllib3's error, and that the socket's or TLS's."""
+    error = getattr(exc, "kwargs", {}).get("error")
+    return getattr(error, "original_error", None) or next(iter(getattr(error, "args", ())), None)
 
 
 def _line(text: str) -> str:

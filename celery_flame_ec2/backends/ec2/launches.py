@@ -1,0 +1,183 @@
+"""How does a pool get its instances, and when is it not even tried?"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ... import boot
+from ...config import PoolSettings
+from ...errors import FlameError, LaunchError, LaunchUnclear
+from ...parent import Parent
+from ...runner import Runner
+from .clients import Clients, Place, Refused
+from .cookbook import RECIPE_TTL, Cookbook
+from .halts import Halt, Halts
+from .launcher import Climb, Launcher, Order
+from .limiter import Limiter
+from .recipe import Recipe, Rung, offer_taken, rungs
+from .refusals import Meaning, Refusal
+from .sender import Permission, Sender
+
+logger = logging.getLogger(__name__)
+
+#: Up to so many seconds are added to the wait after EC2 said that there were too many requests.
+JITTER = 1.0
+#: Refusals after which a pool's launches stop: nothing but a change helps.
+LASTING = frozenset({Meaning.FATAL, Meaning.CREDENTIALS})
+#: Refusals of a lookup that pass by themselves.
+PASSING = frozenset({Meaning.UNCLEAR, Meaning.UNREACHABLE, Meaning.THROTTLED})
+
+
+class Launches:
+    """Launches of all pools, each where its pool lives. `homes` is told where each instance was launched."""
+
+    def __init__(
+        self,
+        clients: Clients,
+        cookbook: Cookbook,
+        permission: Permission,
+        homes: dict[str, Place],
+        *,
+        clock: Callable[[], float],
+        ticks: Callable[[], float],
+        jitter: Callable[[], float],
+    ) -> None:
+        self._clients, self._cookbook, self._permission, self._homes = clients, cookbook, permission, homes
+        self._clock, self._ticks, self._jitter = clock, ticks, jitter
+        self._halts = Halts(RECIPE_TTL)
+        self._launchers: dict[Place, Launcher] = {}
+
+    def launch(self, letter: Parent, pool: PoolSettings, count: int) -> tuple[Runner, ...]:
+        """Raise up to `count` instances of a pool.
+
+        Raises:
+            LaunchError: there are none, and why; `retry_in` says when another try may go better.
+            LaunchUnclear: what a request did is unknown; it is open until `ask_again` tells.
+        """
+        if halt := self._halts.blind(pool.name, self._ticks()):
+            raise self._stopped(halt)
+        place, made, user_data = self._prepared(letter, pool)
+        ladder, halt = self._halts.open_part(pool.name, made, rungs(made), self._ticks())
+        if halt and not ladder:
+            raise self._stopped(halt)
+        order = Order(
+            letter=letter, count=count, recipe=made, rungs=ladder, user_data=user_data, tags=pool.ec2.tags
+        )  # fmt: skip
+        climbed = self._launcher(place).climb(order)
+        self._homes.update((runner.id, place) for runner in climbed.runners)
+        return self._outcome(pool, place, climbed, halt)
+
+    def is_open(self, token: str) -> bool:
+        """Return whether a launch with this token was sent and not answered."""
+        return any(launcher.is_open(token) for launcher in self._launchers.values())
+
+    def ask_again(self, token: str) -> tuple[Runner, ...]:
+        """Send an open launch again, unchanged, and return all instances that came of it.
+
+        Raises:
+            LaunchError: none came of it, and none will.
+            LaunchUnclear: there is still no answer.
+        """
+        place, launcher = next((place, each) for place, each in self._launchers.items() if each.is_open(token))
+        attempt, answer = launcher.ask_again(token)
+        if not isinstance(answer, Refusal):
+            runners = attempt.runners(answer)
+            self._homes.update((runner.id, place) for runner in runners)
+            return runners
+        if answer.meaning is Meaning.UNCLEAR:
+            raise LaunchUnclear(_unclear(attempt.launch.count, str(answer)), tokens=(token,))
+        raise LaunchError(str(answer))
+
+    def failed(self, pool: PoolSettings | None, instance: Mapping[str, Any], why: Refusal) -> None:
+        """Remember why an instance of a pool was gone before it was of use."""
+        if pool is not None:
+            offer = offer_taken(self._cookbook.known(pool), instance)
+            self._launcher(self._cookbook.place(pool.ec2)).remember(pool.name, offer, why)
+
+    def _launcher(self, place: Place) -> Launcher:
+        if place not in self._launchers:
+            limiter = Limiter(self._ticks())
+            sender = Sender(self._clients, place, self._permission, limiter, self._ticks)
+            self._launchers[place] = Launcher(sender, limiter, clock=self._clock, ticks=self._ticks)
+        return self._launchers[place]
+
+    # before
+
+    def _prepared(self, letter: Parent, pool: PoolSettings) -> tuple[Place, Recipe, bytes]:
+        try:
+            user_data = boot.user_data(boot.document(letter, pool.ec2))
+            return self._cookbook.place(pool.ec2), self._recipe(pool), user_data
+        except Refused as exc:
+            if exc.refusal.meaning in PASSING:
+                throttled = exc.refusal.meaning is Meaning.THROTTLED
+                raise LaunchError(str(exc), retry_in=JITTER + self._jittered() if throttled else None) from exc
+            raise self._stopped(self._stop(pool, str(exc))) from exc
+        except FlameError as exc:  # settings, template and image do not go together
+            raise self._stopped(self._stop(pool, str(exc))) from exc
+
+    def _recipe(self, pool: PoolSettings) -> Recipe:
+        try:
+            return self._cookbook.recipe(pool)
+        except Refused as exc:
+            if exc.refusal.meaning is not Meaning.CREDENTIALS:
+                raise
+            self._clients.renew()  # others may have put new ones where the SDK looks
+            return self._cookbook.recipe(pool)
+
+    # after
+
+    def _outcome(self, pool: PoolSettings, place: Place, climbed: Climb, halt: Halt | None) -> tuple[Runner, ...]:
+        runners = tuple(climbed.runners)
+        if climbed.open:
+            raise LaunchUnclear(
+                _unclear(climbed.open.count, str(climbed)), launched=runners, tokens=(climbed.open.token,)
+            )
+        fresh = self._judge(pool, climbed, halt)
+        if not runners:
+            why = self._stopped(fresh) if fresh else LaunchError(str(climbed))
+            why.retry_in = self._retry_in(self._launcher(place), climbed, fresh or halt)
+            raise why
+        if climbed.missing > 0:
+            count = climbed.order.count
+            logger.warning("pool %s: %d of %d launched: %s", pool.name, len(runners), count, climbed)
+        return runners
+
+    def _judge(self, pool: PoolSettings, climbed: Climb, halt: Halt | None) -> Halt | None:
+        """Stop the pool's launches where the last answer was a lasting no; let them go on where they went well."""
+        if climbed.last and climbed.last[1].meaning in LASTING:
+            rung, answer = climbed.last
+            self._cookbook.forget(pool)
+            # Credentials are no part of a recipe: whether there are others shows in the next try alone.
+            known = answer.meaning is Meaning.FATAL
+            recipe = climbed.order.recipe if known else None
+            return self._stop(pool, f"{answer} (asked for {rung})", recipe=recipe, rung=rung if known else None)
+        if climbed.runners and not climbed.refusals and halt is None:
+            self._halts.end(pool.name)
+        return None
+
+    def _retry_in(self, launcher: Launcher, climbed: Climb, halt: Halt | None) -> float | None:
+        if climbed.wait is not None:
+            throttled = climbed.last is not None and climbed.last[1].meaning is Meaning.THROTTLED
+            return climbed.wait + (self._jittered() if throttled else 0.0)
+        waits = [launcher.free_in(climbed.order, before=halt.rung if halt else None)]
+        waits += [self._halts.retry_in(halt, self._ticks())] if halt else []
+        return min((wait for wait in waits if wait is not None), default=None)
+
+    def _stop(self, pool: PoolSettings, why: str, *, recipe: Recipe | None = None, rung: Rung | None = None) -> Halt:
+        halt, news = self._halts.stop(pool.name, why, self._ticks(), recipe=recipe, rung=rung)
+        log = logger.error if news else logger.debug
+        log("pool %s: launches stop for %.0f s, or until a change: %s", pool.name, halt.hold.length, why)
+        return halt
+
+    def _stopped(self, halt: Halt) -> LaunchError:
+        words = f"{halt.why}; this pool's launches wait for a change, and are tried again now and then"
+        return LaunchError(words, retry_in=self._halts.retry_in(halt, self._ticks()))
+
+    def _jittered(self) -> float:
+        return JITTER * self._jitter()
+
+
+def _unclear(count: int, why: str) -> str:
+    return f"a launch of up to {count} may have happened: {why}"
