@@ -1,0 +1,36 @@
+"""Which values of `env` look like secrets that are given plainly? Pure; no value is ever told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..finding import Finding, ok, warning
+
+_SECRET = re.compile(r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
+
+
+def examine(env: Mapping[str, Any]) -> Finding:
+    """Tell which of a pool's values anyone with ec2:DescribeInstanceAttribute could read."""
+    plain = sorted(_plain_secrets(env))
+    if not plain:
+        return ok("env", f"{len(env)} variables, none looks like a secret given plainly")
+    told = f"{', '.join(plain)}: given plainly, and every process on a runner can read user data"
+    return warning("env", told, 'give {"from_ssm": name} or {"from_secretsmanager": name} as the value')
+
+
+def _plain_secrets(env: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in env.items():
+        if isinstance(value, str) and value and (_SECRET.search(name) or _has_password(value)):
+            yield name
+
+
+def _has_password(value: str) -> bool:
+    if "://" not in value:
+        return False
+    try:
+        return bool(urlsplit(value).password)
+    except ValueError:  # no URL after all
+        return False
