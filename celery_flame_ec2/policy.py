@@ -123,23 +123,24 @@ def _standing(fleet: Fleet) -> str:
 def _held(fleet: Fleet, now: float) -> str:
     """Return why nothing is launched although more is wanted; empty when it may be."""
     failures = fleet.failures
-    pause = _pause(failures, now)
-    if pause > 0:
-        return f"next launch in {pause:.0f} s, after {_in_a_row(failures)} failed: {failures.cause}"
+    left = pause(failures, now)
+    if left > 0:
+        return f"next launch in {left:.0f} s, after {_in_a_row(failures)} failed: {failures.cause}"
     if failures.boots >= PROBE_AFTER and fleet.count(RunnerState.BOOTING) + fleet.unclear:
         return f"the next when the one that boots is up, after {_in_a_row(failures)} failed: {failures.cause}"
     return ""
 
 
-def _pause(failures: Failures, now: float) -> float:
+def pause(failures: Failures, now: float) -> float:
+    """Return for how many seconds nothing is launched after these failures; 0 or less when it may be."""
     if not failures.count:
         return 0.0
     # The exponent is bounded before it is used: 2.0**1100 is an OverflowError, not a long pause.
     grown = min(LONGEST_PAUSE, FAILURE_PAUSE * 2.0 ** min(failures.count - 1, 16))
-    pause = grown if failures.pause is None else failures.pause
+    whole = grown if failures.pause is None else failures.pause
     # A clock that was set back must not make a pause longer than it is.
-    return min(pause, failures.at + pause - now)
+    return min(whole, failures.at + whole - now)
 
 
 def _in_a_row(failures: Failures) -> str:
-    return "launch" if failures.count == 1 else f"{failures.count} launches in a row"
+    return "a launch" if failures.count == 1 else f"{failures.count} launches in a row"

@@ -28,7 +28,7 @@ class Pool:
 
     def __init__(self, settings: PoolSettings, *, deployment: Settings, backend: Backend, policy: Policy) -> None:
         self.settings = settings
-        self.roster = Roster(settings.name)
+        self.roster = Roster(settings.name, visible_within=backend.visible_within)
         self.plan: Plan | None = None
         #: Why of the last decision that changed something.
         self.news = ""

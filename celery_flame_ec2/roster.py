@@ -11,8 +11,6 @@ from .policy import LONGEST_PAUSE, Failures
 from .presence import Word
 from .runner import Launch, Runner, RunnerState
 
-#: Seconds a launch may take to appear in a listing: EC2's listings lag behind its launches.
-VISIBLE_WITHIN = 60.0
 #: Seconds after which a failed launch says nothing about the next: twice the longest pause there is.
 FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Seconds until an unanswered launch is asked for once more; doubled each time.
@@ -58,10 +56,14 @@ class Open:
 
 
 class Roster:
-    """One pool's runners as listed and heard. Memory is a cache: a new roster adopts what the backend lists."""
+    """One pool's runners as listed and heard. Memory is a cache: a new roster adopts what the backend lists.
 
-    def __init__(self, pool: str) -> None:
+    A launch may take `visible_within` seconds to appear in a listing.
+    """
+
+    def __init__(self, pool: str, *, visible_within: float) -> None:
         self.pool = pool
+        self._visible_within = visible_within
         self.runners: tuple[Runner, ...] = ()
         self.failures = Failures()
         self._launched: dict[str, Runner] = {}
@@ -99,7 +101,7 @@ class Roster:
 
     def unclear(self, now: float) -> int:
         """Return how many runners may exist that nobody has seen."""
-        return sum(held.unseen for held in self._open.values() if _is_fresh(held.asked_at, now))
+        return sum(held.unseen for held in self._open.values() if self._may_be_unlisted(held.asked_at, now))
 
     def unanswered(self, now: float) -> tuple[Open, ...]:
         """Return this parent's own launches that are due to be asked for once more, with the same token."""
@@ -111,7 +113,9 @@ class Roster:
 
     def in_flight(self, now: float) -> Collection[str]:
         """Return the tokens of all launches whose runners a listing may not show yet."""
-        unclear = {token for token, held in self._open.items() if held.unseen and _is_fresh(held.asked_at, now)}
+        unclear = {
+            token for token, held in self._open.items() if held.unseen and self._may_be_unlisted(held.asked_at, now)
+        }
         return unclear | {runner.launch for runner in self._launched.values() if runner.launch}
 
     def failed(self, cause: str, now: float, *, launch: str | None = None, pause: float | None = None) -> None:
@@ -145,7 +149,7 @@ class Roster:
         return tuple(changes)
 
     def _see(self, listed: tuple[Runner, ...], now: float) -> None:
-        fresh = {token: held for token, held in self._open.items() if _is_fresh(held.asked_at, now)}
+        fresh = {token: held for token, held in self._open.items() if self._may_be_unlisted(held.asked_at, now)}
         seen: dict[str, set[str]] = {token: set(held.seen) for token, held in fresh.items()}
         for runner in listed:
             if runner.launch in seen:
@@ -157,7 +161,7 @@ class Roster:
         self._launched = {
             runner_id: runner
             for runner_id, runner in self._launched.items()
-            if runner_id not in listed_ids and _is_fresh(runner.launched_at, now)
+            if runner_id not in listed_ids and self._may_be_unlisted(runner.launched_at, now)
         }
         here = listed_ids | self._launched.keys()
         return [self._end(runner) for runner in self.runners if runner.id not in here]
@@ -194,7 +198,6 @@ class Roster:
         """Tell whether this parent launched it."""
         return runner_id in self._ours
 
-
-def _is_fresh(at: float, now: float) -> bool:
-    """Tell whether what was launched at a time may not be listed yet; a clock that was set back counts as none."""
-    return abs(now - at) < VISIBLE_WITHIN
+    def _may_be_unlisted(self, asked_at: float, now: float) -> bool:
+        # A clock that was set back must not make the while longer than it is.
+        return abs(now - asked_at) < self._visible_within

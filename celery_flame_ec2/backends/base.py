@@ -24,6 +24,8 @@ class Backend(abc.ABC):
 
     #: Seconds a listing may be trusted when nothing was done since.
     listing_ttl: float = 10.0
+    #: Seconds a launch may take to appear in a listing.
+    visible_within: float = 0.0
     #: Called right before each single request that changes anything; raises where this parent may act no more. A launch
     #: is several requests, and a parent may be stopped between two of them.
     guard: Callable[[], None] = staticmethod(unguarded)

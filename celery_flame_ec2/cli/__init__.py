@@ -8,11 +8,13 @@ import click
 
 from ..errors import FlameError
 from .child import child
+from .doctor import doctor
 from .iam_policy import iam_policy
 from .reap import reap
 from .release import release
 from .serve import serve
-from .show import plan, status, user_data
+from .show import plan, user_data
+from .status import status
 
 
 class FlameGroup(click.Group):
@@ -31,5 +33,5 @@ def flame() -> None:
     """Let workers burst past this machine: launch, watch and end runners."""
 
 
-for command in (serve, child, plan, status, user_data, reap, release, iam_policy):
+for command in (serve, child, plan, status, doctor, user_data, reap, release, iam_policy):
     flame.add_command(command)

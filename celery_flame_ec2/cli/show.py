@@ -1,11 +1,9 @@
-"""What is there now, and what would be done about it?"""
+"""What would be done now, and with what would an instance boot?"""
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import json
-import logging
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -15,23 +13,20 @@ from celery import Celery
 from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_UNAVAILABLE
 
-from .. import boot
+from .. import boot, workers
 from ..backends import open_backend
+from ..broker import open_connection
 from ..config import Settings
 from ..policy import Demand, Plan, Unknown
-from ..pool import Pool, letter, with_concurrency
+from ..pool import letter, with_concurrency
 from ..presence import BEAT
-from ..queues import Measurement
-from ..runner import Runner
 from ..service import Service
 from ..settings import settings_of
 
-logger = logging.getLogger(__name__)
-
 #: Seconds to listen for runners: each speaks once in a beat.
 LISTEN = BEAT + 0.5
-#: Seconds workers get to say whether one of them is a parent.
-ASK = 1.0
+#: Seconds the broker may take while workers are asked.
+ASK_TIMEOUT = 5.0
 NO_PARENT = (
     "no autoscaling worker answered, so unless `celery flame serve` runs somewhere nobody carries this out: start "
     "`celery worker --autoscale=MAX,MIN` (without --autoscale Celery ignores worker_autoscaler without a word)"
@@ -48,13 +43,13 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
     Exit code 69 says that broker or compute backend did not answer.
     """
     app: Celery = ctx.obj.app
-    service, demands = _look(app, settings_of(app))
+    service, demands = look(app, settings_of(app))
     plans = {
         pool.settings.name: pool.decide(demands[pool.settings.name], time.time(), listing=service.listing)
         for pool in service.pools
     }
     service.close()
-    unknown = _unknown(service, demands)
+    unknown = is_unknown(service, demands)
     note = NO_PARENT if not unknown and not _has_parent(app) else None
     if as_json:
         pools = {name: _plan_fields(each) for name, each in plans.items()}
@@ -64,37 +59,6 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
         if note:
             click.echo(f"note: {note}")
     ctx.exit(EX_UNAVAILABLE if unknown else 0)
-
-
-@click.command(cls=CeleryCommand)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.pass_context
-@handle_preload_options  # type: ignore[untyped-decorator]
-def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
-    """Show queues and runners as they are. Needs broker and compute backend, but no running worker.
-
-    Exit code 69 says that one of them did not answer.
-    """
-    app: Celery = ctx.obj.app
-    settings = settings_of(app)
-    service, demands = _look(app, settings)
-    service.close()
-    now = time.time()
-    pools = {pool.settings.name: _pool_fields(pool, demands[pool.settings.name], now) for pool in service.pools}
-    unknown = service.listing.why if service.listing is not None else None
-    held = _held(service.measurement)
-    if as_json:
-        shown = {"owner": settings.owner, "pools": pools, "held": held, "runners_unknown": unknown}
-        click.echo(json.dumps(shown, indent=2))
-    else:
-        click.echo(f"{settings.owner} ({settings.backend})")
-        if held is not None:
-            click.echo(f"{held} tasks held by consumers, prefetched, waiting for their ETA or acknowledged late")
-        for name, fields in pools.items():
-            _print_pool(name, fields)
-        if unknown:
-            click.echo(unknown)
-    ctx.exit(EX_UNAVAILABLE if _unknown(service, demands) else 0)
 
 
 @click.command(cls=CeleryCommand, name="user-data")
@@ -119,33 +83,23 @@ def user_data(ctx: click.Context, pool: str, show_secrets: bool, mime: bool, **_
     click.echo(f"{len(data)} of {boot.MAX_USER_DATA} bytes", err=True)
 
 
-def _look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | Unknown]]:
+def look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | Unknown]]:
+    """Look once at broker and compute backend, without acting; return what looked, and each pool's demand."""
     service = Service(app, settings, open_backend(app, settings))
     service.listen(LISTEN)
     return service, dict(service.look())
 
 
-def _held(measurement: Measurement | None) -> int | None:
-    """Return the tasks consumers hold unacknowledged, on Redis those of the whole database; None where nobody tells."""
-    if measurement is None or measurement.unacked is not None:
-        return measurement.unacked if measurement else None
-    told = [depth.held for depth in measurement.depths.values() if depth.held is not None]
-    return sum(told) if told else None
-
-
-def _unknown(service: Service, demands: Mapping[str, Demand | Unknown]) -> bool:
+def is_unknown(service: Service, demands: Mapping[str, Demand | Unknown]) -> bool:
     """Tell whether broker or compute backend left something unsaid."""
     return service.listing is not None or any(isinstance(demand, Unknown) for demand in demands.values())
 
 
 def _has_parent(app: Celery) -> bool:
-    """Ask the workers; where none can be asked (no broker, no remote control), none is known."""
-    try:
-        stats = app.control.inspect(timeout=ASK).stats() or {}
-    except Exception as exc:  # no remote control on this broker, or none that answers
-        logger.debug("the workers cannot be asked", exc_info=exc)
-        return False
-    return any("flame" in (worker.get("autoscaler") or {}) for worker in stats.values())
+    """Ask the workers; where none can be asked, none is known."""
+    with open_connection(app, timeout=ASK_TIMEOUT) as connection:
+        answer = workers.ask(app, connection)
+    return answer is not None and bool(answer.parents)
 
 
 def _print_plans(plans: Mapping[str, Plan]) -> None:
@@ -156,32 +110,3 @@ def _print_plans(plans: Mapping[str, Plan]) -> None:
 
 def _plan_fields(each: Plan) -> dict[str, Any]:
     return {"launch": each.launch, "wanted": each.wanted, "held": each.held, "reason": each.reason}
-
-
-def _pool_fields(pool: Pool, demand: Demand | Unknown, now: float) -> dict[str, Any]:
-    return {
-        "queues": list(pool.settings.queues),
-        "waiting": None if isinstance(demand, Unknown) else demand.waiting,
-        "running_on_runners": None if isinstance(demand, Unknown) else demand.running,
-        "unknown": demand.why if isinstance(demand, Unknown) else None,
-        "min": pool.settings.min,
-        "max": pool.settings.max,
-        "concurrency": pool.settings.max_concurrency,
-        "runners": [_runner_fields(runner, now) for runner in pool.roster.runners],
-    }
-
-
-def _runner_fields(runner: Runner, now: float) -> dict[str, Any]:
-    fields = dataclasses.asdict(runner)
-    del fields["pool"]
-    return fields | {"state": runner.state.value, "age": round(now - runner.launched_at, 1)}
-
-
-def _print_pool(name: str, fields: dict[str, Any]) -> None:
-    waiting = fields["unknown"] or f"{fields['waiting']} waiting"
-    click.echo(f"{name}: {', '.join(fields['queues'])}: {waiting}; {fields['min']} to {fields['max']} runners")
-    for runner in fields["runners"]:
-        kind = " ".join(filter(None, (runner["instance_type"], runner["market"], runner["zone"])))
-        click.echo(
-            f"  {runner['id']}  {runner['state']}  {runner['active']} tasks  {runner['age']:.0f} s  {kind}".rstrip()
-        )

@@ -20,7 +20,7 @@ class Guarded(Backend):
     def __init__(self, backend: Backend, acts: Callable[[], bool], announce: Callable[[Launch], None]) -> None:
         self._backend, self._acts = backend, acts
         backend.guard, backend.announce = self._check, announce
-        self.listing_ttl = backend.listing_ttl
+        self.listing_ttl, self.visible_within = backend.listing_ttl, backend.visible_within
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         self._check()

@@ -15,6 +15,14 @@ from .base import MARGIN, TTL, new_holder
 
 #: Seconds after its last change for which a deployment's notes are kept: those of one that is no more shall not stay.
 NOTES_TTL = 7 * 86400
+READ = "return redis.call('HGETALL', KEYS[1])"
+#: Arguments: time to live, how many words to write (names and texts in turn), these, names to take away.
+WRITE = """
+local last = 2 + tonumber(ARGV[2])
+for at = 3, last, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+for at = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
+redis.call('EXPIRE', KEYS[1], ARGV[1])
+"""
 
 
 class RedisStore:
@@ -51,23 +59,18 @@ class RedisStore:
             self._close()
 
     def notes(self) -> dict[str, str]:
-        try:
-            found = channel(self._connection).client.hgetall(self._notes)
-        except (RedisError, KombuError, OSError) as exc:
-            raise self._trouble(exc) from exc
-        return {_text(name): _text(text) for name, text in found.items()}
+        flat = [_text(word) for word in self._run(READ)]
+        return dict(zip(flat[::2], flat[1::2], strict=True))
 
     def note(self, changes: Mapping[str, str | None]) -> None:
-        written = {name: text for name, text in changes.items() if text is not None}
+        written = [word for name, text in changes.items() if text is not None for word in (name, text)]
         gone = [name for name, text in changes.items() if text is None]
+        self._run(WRITE, NOTES_TTL, len(written), *written, *gone)
+
+    def _run(self, script: str, *words: str | int) -> Any:
+        """Run a script on the notes' key: of all commands on a hash only scripts get the prefix of the app's keys."""
         try:
-            with channel(self._connection).client.pipeline(transaction=True) as pipe:
-                if written:
-                    pipe.hset(self._notes, mapping=written)
-                if gone:
-                    pipe.hdel(self._notes, *gone)
-                pipe.expire(self._notes, NOTES_TTL)
-                pipe.execute()
+            return channel(self._connection).client.register_script(script)(keys=[self._notes], args=words)
         except (RedisError, KombuError, OSError) as exc:
             raise self._trouble(exc) from exc
 

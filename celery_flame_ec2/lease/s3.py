@@ -68,7 +68,10 @@ class S3Store:
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         kept = {name: text for name, text in {**self.notes(), **changes}.items() if text is not None}
-        self._ask("put_object", self._beside, Body=json.dumps(kept).encode())
+        if kept:
+            self._ask("put_object", self._beside, Body=json.dumps(kept).encode())
+        else:
+            self._ask("delete_object", self._beside)
 
     def _opening(self) -> dict[str, str] | None:
         """Return the condition under which the lease can be had now; None while another's is good."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -164,7 +165,7 @@ def test_plan_says_what_would_be_done_and_does_nothing(work: Deployment) -> None
     assert "5 waiting" in told["pools"]["pool"]["reason"]
     assert "--autoscale" in told["note"]
     text = work.run("flame", "plan").stdout
-    assert "pool: launch 2, reap 0" in text
+    assert "pool: launch 2" in text
     assert "5 waiting" in text
     assert "no autoscaling worker answered" in text
     assert not work.runners()
@@ -176,6 +177,19 @@ def test_plan_knows_a_parent_from_a_worker_that_is_none(work: Deployment) -> Non
     plain.stop()
     work.worker("--autoscale=2,1")
     assert "no autoscaling worker answered" not in work.run("flame", "plan").stdout
+
+
+def test_status_tells_why_launches_rest(redis_url: str, tmp_path: Path) -> None:
+    broken = pools(env={"PYTHONHOME": "/nowhere"})
+    with Deployment(tmp_path, redis_url, flame_pools=broken) as work:
+        server = work.start("server", "flame", "serve")
+        work.send("square", 2)
+        server.says("ERROR.*launch failed", times=2)
+        told = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]
+        assert told["breaker"]["failed"] >= 2
+        assert "did not come up" in told["breaker"]["cause"]
+        text = work.run("flame", "status").stdout
+    assert re.search(r"launches failed in a row: \d+; the next .*; local-\w+ did not come up: ", text)
 
 
 def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tmp_path: Path) -> None:
@@ -192,6 +206,8 @@ def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tm
     assert (told["queues"], told["max"]) == (["celery"], 2)
     text = work.run("flame", "status").stdout
     assert all(f"{name}  up" in text for name in runners)
+    assert re.search(r"acting parent, or the last one: .+, pid \d+\n", text)
+    assert "last decision: launch " in text
 
     server.signal(2)
     assert server.ends() == 0

@@ -151,6 +151,19 @@ def lease_in(url: str, **conf: Any) -> Lease:
     return open_lease(app, settings)
 
 
+def notes_must_pass_between(holder: Lease, other: Lease) -> None:
+    holder.note({"launch:t1": "1", "pool:video": "ü"})
+    assert other.notes() == {"launch:t1": "1", "pool:video": "ü"}
+    holder.note({"launch:t1": None, "launch:t2": "2"})
+    holder.release()
+    assert other.renew()
+    assert other.notes() == {"pool:video": "ü", "launch:t2": "2"}
+    other.note({"pool:video": None, "launch:t2": None})
+    assert holder.notes() == {}
+    other.release()
+    assert holder.renew()
+
+
 def must_pass_between(first: Lease, second: Lease) -> None:
     assert first.renew()
     assert not second.renew()
@@ -158,6 +171,7 @@ def must_pass_between(first: Lease, second: Lease) -> None:
     first.release()
     assert second.renew()
     assert not first.renew()
+    notes_must_pass_between(second, first)
     second.release()
 
 
@@ -236,6 +250,19 @@ def test_a_killed_process_leaves_a_file_free_though_its_forks_live(tmp_path: Pat
     finally:
         os.kill(fork, signal.SIGKILL)
         holder.stdout.close()
+
+
+def test_a_file_passes_between_parents_with_its_notes(tmp_path: Path) -> None:
+    # record locks are of a process: two leases in one would both be granted
+    lease = Lease(FileStore(tmp_path / "owner.lease"))
+    assert lease.renew()
+    lease.note({"a": "1", "b": "ü"})
+    lease.note({"a": None})
+    lease.release()
+    assert Lease(FileStore(tmp_path / "owner.lease")).notes() == {"b": "ü"}
+    (tmp_path / "owner.lease.notes").write_text("no json")
+    with pytest.raises(LeaseError, match="owner.lease.notes"):
+        lease.notes()
 
 
 def test_a_file_somebody_removed_is_taken_anew(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ NOW = 9_000.0
 class ListBackend(Backend):
     """Runners are entries of a list; what the next launch meets can be set."""
 
+    visible_within = 60.0
+
     def __init__(self) -> None:
         self.living: list[Runner] = []
         self.letters: list[Parent] = []

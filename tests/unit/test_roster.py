@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from celery_flame_ec2.presence import Word
-from celery_flame_ec2.roster import VISIBLE_WITHIN, Event, Roster
+from celery_flame_ec2.roster import Event, Roster
 from celery_flame_ec2.runner import Launch, Runner, RunnerState
 
 NOW = 5_000.0
+VISIBLE_WITHIN = 60.0
 
 
 LAUNCH = Launch(token="t1", pool="p", count=3)
@@ -16,19 +17,23 @@ def runner(name: str, *, at: float = NOW, state: RunnerState = RunnerState.BOOTI
     return Runner(id=name, pool="p", launched_at=at, state=state, launch=launch)
 
 
+def new_roster() -> Roster:
+    return Roster("p", visible_within=VISIBLE_WITHIN)
+
+
 def word(name: str, state: RunnerState = RunnerState.UP, *, active: int = 0, reason: str = "") -> dict[str, Word]:
     return {name: Word(runner_id=name, pool="p", owner="o", state=state, active=active, reason=reason)}
 
 
 def test_a_launched_runner_counts_before_any_listing_shows_it() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.launched([runner("a")])
     roster.update([], {}, NOW + 1)
     assert [each.id for each in roster.runners] == ["a"]
 
 
 def test_a_launched_runner_that_no_listing_ever_shows_is_gone_after_a_while() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.launched([runner("a")])
     (change,) = roster.update([], {}, NOW + VISIBLE_WITHIN)
     assert (change.event, change.ours, change.heard) == (Event.GONE, True, False)
@@ -36,14 +41,14 @@ def test_a_launched_runner_that_no_listing_ever_shows_is_gone_after_a_while() ->
 
 
 def test_a_listed_runner_is_not_counted_twice() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.launched([runner("a")])
     roster.update([runner("a")], {}, NOW + 1)
     assert len(roster.runners) == 1
 
 
 def test_the_first_word_brings_a_runner_up_once() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.launched([runner("a")])
     assert [change.event for change in roster.update(None, word("a"), NOW + 5)] == [Event.UP]
     assert roster.update(None, word("a", active=3), NOW + 6) == ()
@@ -51,7 +56,7 @@ def test_the_first_word_brings_a_runner_up_once() -> None:
 
 
 def test_a_runner_that_ends_is_told_with_the_reason_it_gave() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.update([runner("a")], word("a"), NOW)
     roster.update(None, word("a", RunnerState.ENDING, reason="idle for 30 s"), NOW + 1)
     (change,) = roster.update([], {}, NOW + 2)
@@ -59,13 +64,13 @@ def test_a_runner_that_ends_is_told_with_the_reason_it_gave() -> None:
 
 
 def test_a_machine_that_shuts_down_is_ending_whatever_was_heard_before() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.update([runner("a", state=RunnerState.ENDING)], word("a"), NOW)
     assert roster.runners[0].state is RunnerState.ENDING
 
 
 def test_a_machine_that_shuts_down_before_its_hello_was_never_heard() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.launched([runner("a")])
     roster.update([runner("a", state=RunnerState.ENDING)], {}, NOW)
     (change,) = roster.update([], {}, NOW + 5)
@@ -73,14 +78,14 @@ def test_a_machine_that_shuts_down_before_its_hello_was_never_heard() -> None:
 
 
 def test_an_adopted_runner_is_not_ours() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.update([runner("a")], {}, NOW)
     (change,) = roster.update([], {}, NOW + 1)
     assert not change.ours
 
 
 def test_the_first_success_forgets_the_failures() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.failed("no capacity", NOW)
     roster.failed("no capacity", NOW + 5)
     assert (roster.failures.count, roster.failures.at) == (2, NOW + 5)
@@ -89,21 +94,21 @@ def test_the_first_success_forgets_the_failures() -> None:
 
 
 def test_a_failure_of_long_ago_does_not_lengthen_the_next_pause() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     for hours in range(8):
         roster.failed("throttled", NOW + hours * 3600)
     assert roster.failures.count == 1
 
 
 def test_without_a_fresh_listing_nobody_is_gone() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.update([runner("a"), runner("b")], {}, NOW)
     assert roster.update(None, {}, NOW + 1000) == ()
     assert len(roster.runners) == 2
 
 
 def test_what_a_launch_may_raise_counts_until_listings_showed_all_of_it() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.asked(LAUNCH, NOW)
     assert roster.unclear(NOW) == 3
     roster.update([runner("a", launch="t1"), runner("x")], {}, NOW + 1)
@@ -113,7 +118,7 @@ def test_what_a_launch_may_raise_counts_until_listings_showed_all_of_it() -> Non
 
 
 def test_a_launch_that_no_listing_shows_for_a_while_never_was() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.asked(LAUNCH, NOW)
     assert roster.unclear(NOW + VISIBLE_WITHIN) == 0
     roster.update([], {}, NOW + VISIBLE_WITHIN)
@@ -121,7 +126,7 @@ def test_a_launch_that_no_listing_shows_for_a_while_never_was() -> None:
 
 
 def test_an_answered_launch_is_in_flight_until_its_runners_are_listed() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.asked(LAUNCH, NOW)
     fresh = roster.launched([runner("a", launch="t1")])
     roster.answered(["t1"])
@@ -132,14 +137,14 @@ def test_an_answered_launch_is_in_flight_until_its_runners_are_listed() -> None:
 
 
 def test_a_runner_that_is_listed_already_is_not_launched_again_by_a_late_answer() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.update([runner("a", launch="t1")], {}, NOW)
     assert roster.launched([runner("a", launch="t1"), runner("b", launch="t1")]) == (runner("b", launch="t1"),)
     assert len(roster.runners) == 2
 
 
 def test_an_unanswered_launch_is_asked_for_less_and_less_often() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     asked = []
     roster.asked(LAUNCH, NOW)
     for second in range(1, 40):
@@ -150,13 +155,13 @@ def test_an_unanswered_launch_is_asked_for_less_and_less_often() -> None:
 
 
 def test_a_launch_of_the_parent_before_counts_but_cannot_be_asked_for() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.asked(LAUNCH, NOW, tries=0)
     assert (roster.unclear(NOW), roster.unanswered(NOW + 30)) == (3, ())
 
 
 def test_machines_of_one_launch_that_fail_to_boot_count_once() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     for _ in range(50):
         roster.failed("no bundle", NOW, launch="t1")
     roster.failed("no bundle", NOW + 60, launch="t2")
@@ -164,7 +169,7 @@ def test_machines_of_one_launch_that_fail_to_boot_count_once() -> None:
 
 
 def test_a_refusal_is_no_failed_boot_and_keeps_the_pause_it_names() -> None:
-    roster = Roster("p")
+    roster = new_roster()
     roster.failed("no capacity", NOW, pause=180.0)
     assert (roster.failures.boots, roster.failures.pause) == (0, 180.0)
     roster.failed("throttled", NOW)

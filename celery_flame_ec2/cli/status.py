@@ -1,0 +1,128 @@
+"""How does it stand: who acts, what waits, which runners are there, and what keeps more from coming?"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import click
+from celery import Celery
+from celery.bin.base import CeleryCommand, handle_preload_options
+from celery.platforms import EX_UNAVAILABLE
+
+from ..config import Settings
+from ..errors import LeaseError
+from ..lease import open_lease
+from ..notes import Left, Notes, Standing
+from ..policy import Demand, Unknown, pause
+from ..pool import Pool
+from ..queues import Measurement
+from ..runner import Runner
+from ..settings import settings_of
+from .show import is_unknown, look
+
+
+@click.command(cls=CeleryCommand)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]
+def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
+    """Show queues and runners as they are. Needs broker and compute backend, but no running worker.
+
+    Exit code 69 says that one of them did not answer.
+    """
+    app: Celery = ctx.obj.app
+    settings = settings_of(app)
+    service, demands = look(app, settings)
+    service.close()
+    left, trouble = _left(app, settings)
+    now = time.time()
+    shown = {
+        "owner": settings.owner,
+        "backend": settings.backend,
+        "leader": left.leader or None,
+        "leader_unknown": trouble,
+        "pools": {
+            name: _pool_fields(pool, demands[name], left.standings.get(name, Standing()), now)
+            for name, pool in ((pool.settings.name, pool) for pool in service.pools)
+        },
+        "held": _held(service.measurement),
+        "runners_unknown": service.listing.why if service.listing is not None else None,
+    }
+    click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(_lines(shown)))
+    ctx.exit(EX_UNAVAILABLE if is_unknown(service, demands) else 0)
+
+
+def _left(app: Celery, settings: Settings) -> tuple[Left, str | None]:
+    """Return what the acting parent noted, or why that is unknown."""
+    try:
+        return Notes(open_lease(app, settings)).read(), None
+    except LeaseError as exc:
+        return Left(), str(exc)
+
+
+def _held(measurement: Measurement | None) -> int | None:
+    """Return the tasks consumers hold unacknowledged, on Redis those of the whole database; None where nobody tells."""
+    if measurement is None or measurement.unacked is not None:
+        return measurement.unacked if measurement else None
+    told = [depth.held for depth in measurement.depths.values() if depth.held is not None]
+    return sum(told) if told else None
+
+
+def _pool_fields(pool: Pool, demand: Demand | Unknown, standing: Standing, now: float) -> dict[str, Any]:
+    return {
+        "queues": list(pool.settings.queues),
+        "waiting": None if isinstance(demand, Unknown) else demand.waiting,
+        "running_on_runners": None if isinstance(demand, Unknown) else demand.running,
+        "unknown": demand.why if isinstance(demand, Unknown) else None,
+        "min": pool.settings.min,
+        "max": pool.settings.max,
+        "concurrency": pool.settings.max_concurrency,
+        "breaker": _breaker_fields(standing, now),
+        "last_decision": standing.decision or None,
+        "runners": [_runner_fields(runner, now) for runner in pool.roster.runners],
+    }
+
+
+def _runner_fields(runner: Runner, now: float) -> dict[str, Any]:
+    fields = dataclasses.asdict(runner)
+    del fields["pool"]
+    return fields | {"state": runner.state.value, "age": round(now - runner.launched_at, 1)}
+
+
+def _breaker_fields(standing: Standing, now: float) -> dict[str, Any] | None:
+    """Return why launches rest, and for how long; None where the last one went well."""
+    failures = standing.failures
+    if not failures.count:
+        return None
+    return {"failed": failures.count, "cause": failures.cause, "retry_in": round(max(0.0, pause(failures, now)), 1)}
+
+
+def _lines(shown: dict[str, Any]) -> Iterator[str]:
+    yield f"{shown['owner']} ({shown['backend']})"
+    if shown["leader_unknown"]:
+        yield f"who acts is unknown: {shown['leader_unknown']}"
+    elif shown["leader"]:
+        yield f"acting parent, or the last one: {shown['leader']}"
+    if shown["held"] is not None:
+        yield f"{shown['held']} tasks held by consumers, prefetched, waiting for their ETA or acknowledged late"
+    for name, fields in shown["pools"].items():
+        yield from _pool_lines(name, fields)
+    if shown["runners_unknown"]:
+        yield shown["runners_unknown"]
+
+
+def _pool_lines(name: str, fields: dict[str, Any]) -> Iterator[str]:
+    waiting = fields["unknown"] or f"{fields['waiting']} waiting"
+    yield f"{name}: {', '.join(fields['queues'])}: {waiting}; {fields['min']} to {fields['max']} runners"
+    if breaker := fields["breaker"]:
+        rests = f"the next in {breaker['retry_in']:.0f} s" if breaker["retry_in"] else "the next may be tried now"
+        yield f"  launches failed in a row: {breaker['failed']}; {rests}; {breaker['cause']}"
+    if fields["last_decision"]:
+        yield f"  last decision: {fields['last_decision']}"
+    for runner in fields["runners"]:
+        kind = " ".join(filter(None, (runner["instance_type"], runner["market"], runner["zone"])))
+        yield f"  {runner['id']}  {runner['state']}  {runner['active']} tasks  {runner['age']:.0f} s  {kind}".rstrip()
