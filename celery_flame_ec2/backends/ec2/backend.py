@@ -28,10 +28,13 @@ logger = logging.getLogger(__name__)
 
 PAGE = 1000  #: instances in one answer, the most there can be
 BATCH = 500  #: instances ended by one call
+VISIBLE_WITHIN = 60.0  #: seconds: listings lag behind launches, "Eventual consistency in the Amazon EC2 API"
 
 
 class Ec2Backend(Backend):
     """Runners as EC2 instances, found again by their tags. What it remembers, EC2 would tell again."""
+
+    visible_within = VISIBLE_WITHIN
 
     def __init__(
         self,
