@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import pytest
@@ -10,8 +11,14 @@ from celery import Celery
 from kombu import Connection
 
 from celery_flame_ec2.config import Settings, read_settings
+from celery_flame_ec2.errors import BackendError
+from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
+from celery_flame_ec2.presence import Word
+from celery_flame_ec2.queues import Depth, Measurement
+from celery_flame_ec2.runner import Launch, Runner, RunnerState
 from celery_flame_ec2.service import Local, Service
+from tests.unit.test_lease import Cell, Clock, parent
 from tests.unit.test_pool import ListBackend
 
 
@@ -67,3 +74,165 @@ def test_a_policy_that_raises_for_one_pool_leaves_the_others_alone(caplog: pytes
     acting.close()
     assert [len(pool.roster.runners) for pool in acting.pools] == [0, 1]
     assert caplog.text.count("ZeroDivisionError: a bug of the user's own") == 1
+
+
+class Watching:
+    """What a parent sees and hears at a broker, as the test says it."""
+
+    hears = True
+
+    def __init__(self, now: float) -> None:
+        self.since: float | None = now
+        self.words: dict[str, Word] = {}
+        self.waiting = 0
+
+    def measure(self, queues: Sequence[str]) -> Measurement:
+        return Measurement(depths={queue: Depth(waiting=self.waiting) for queue in queues}, unacked=None)
+
+    def listen(self, seconds: float) -> bool:
+        return False
+
+    def wait(self, seconds: float) -> None: ...
+
+    def catch_up(self) -> None: ...
+
+    def keep(self, runner_ids: Collection[str]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Deployed:
+    """One deployment over a backend that is a list, by a clock of its own."""
+
+    def __init__(self, **pool: Any) -> None:
+        self.settings = deployment({"video": {"queues": "q", "max_concurrency": 1, **pool}})
+        self.clock, self.backend = Clock(), ListBackend()
+        self.cell = Cell(self.clock)
+        self.backend.living = []
+
+    def parent(self) -> tuple[Service, Watching, Lease]:
+        lease, _ = parent(self.cell)
+        watching: Any = Watching(self.clock())
+        app = Celery("p", broker="memory://", set_as_current=False)
+        service = Service(
+            app, self.settings, self.backend, lease=lease, watch=watching, clock=self.clock, monotonic=self.clock
+        )
+        return service, watching, lease
+
+    def runner(self, name: str, **fields: Any) -> Runner:
+        runner = Runner(id=name, **{"pool": "video", "launched_at": self.clock(), **fields})
+        self.backend.living.append(runner)
+        return runner
+
+    def rounds(self, service: Service, seconds: float, lease: Lease) -> None:
+        """Do a round every five seconds."""
+        end = self.clock() + seconds
+        while self.clock() < end:
+            lease.renew()
+            service.tick()
+            self.clock.now += 5
+
+    @property
+    def living(self) -> set[str]:
+        return {runner.id for runner in self.backend.living}
+
+
+def up(runner: Runner, now: float, **fields: Any) -> dict[str, Word]:
+    fields = {"state": RunnerState.UP, "heard_at": now, **fields}
+    return {runner.id: Word(runner_id=runner.id, pool="video", owner="o", **fields)}
+
+
+def test_a_runner_of_a_pool_that_is_no_more_is_ended_when_its_time_is_over() -> None:
+    work = Deployed()
+    service, _, lease = work.parent()
+    work.runner("old", pool="renamed", deadline=work.clock() + 100)
+    work.rounds(service, 155, lease)
+    assert work.living == {"old"}
+    work.rounds(service, 20, lease)
+    assert work.living == set()
+
+
+def test_a_runner_that_another_parent_launched_gets_a_second_look() -> None:
+    work = Deployed()
+    service, _, lease = work.parent()
+    work.runner("silent", launched_at=work.clock() - 3600)
+    work.rounds(service, 175, lease)
+    assert work.living == {"silent"}, "boot_timeout after this parent began to listen, and a minute more"
+    work.rounds(service, 20, lease)
+    assert work.living == set()
+
+
+def test_a_runner_that_said_hello_and_takes_no_work_is_replaced() -> None:
+    work = Deployed(max=1)
+    service, watching, lease = work.parent()
+    deaf = work.runner("deaf")
+    watching.waiting = 5
+    for _ in range(16):
+        watching.words = up(deaf, work.clock())
+        work.rounds(service, 5, lease)
+    assert "deaf" not in work.living
+    assert len(work.living) == 1
+
+
+def test_without_a_complete_listing_nobody_is_ended() -> None:
+    work = Deployed()
+    service, _, lease = work.parent()
+    work.runner("late", deadline=work.clock() - 500)
+
+    def fail() -> tuple[Runner, ...]:
+        raise BackendError("the second page did not come")
+
+    work.backend.runners = fail  # type: ignore[method-assign]
+    work.rounds(service, 300, lease)
+    assert work.living == {"late"}
+
+
+def test_a_runner_that_cannot_be_ended_stops_no_launch_and_is_tried_again() -> None:
+    work = Deployed()
+    service, watching, lease = work.parent()
+    work.runner("late", deadline=work.clock() - 500)
+    tried: list[float] = []
+
+    def refuse(ids: Collection[str]) -> None:
+        tried.append(work.clock())
+        raise BackendError("UnauthorizedOperation")
+
+    work.backend.terminate = refuse  # type: ignore[method-assign]
+    watching.waiting = 2
+    work.rounds(service, 60, lease)
+    assert len(tried) == 2
+    assert len(work.living) == 2
+
+
+def test_a_parent_that_does_not_act_ends_nobody() -> None:
+    work = Deployed()
+    service, _, _ = work.parent()
+    work.runner("late", deadline=work.clock() - 500)
+    service.tick()
+    assert work.living == {"late"}
+
+
+def test_the_next_leader_counts_what_the_one_before_launched_and_nobody_sees() -> None:
+    work = Deployed(max=3)
+    (first, _, lease), (second, seeing, other) = work.parent(), work.parent()
+    lease.renew()
+    first.tick()
+    first._announce(Launch(token="t1", pool="video", count=3))
+    work.clock.now += 15
+    seeing.waiting = 9
+    work.rounds(second, 55, other)
+    assert work.living == set(), "three may exist"
+    work.rounds(second, 15, other)
+    assert len(work.living) == 3
+
+
+def test_a_parent_that_cannot_read_what_was_left_does_not_act() -> None:
+    work = Deployed(min=1)
+    service, _, lease = work.parent()
+    lease.renew()
+    notes, work.cell.notes = work.cell.notes, None  # type: ignore[assignment]
+    service.tick()
+    assert work.living == set()
+    work.cell.notes = notes
+    service.tick()
+    assert len(work.living) == 1
