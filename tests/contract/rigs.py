@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ class Rig(ABC):
     def __init__(self) -> None:
         self.owner = f"shop@{uuid.uuid4().hex[:8]}"
         self._made: list[Backend] = []
+        self._skipped = 0.0
 
     def backend(self, owner: str = "") -> Backend:
         """Return a new backend, as another parent process would have it."""
@@ -47,6 +49,13 @@ class Rig(ABC):
             owner=owner or self.owner, pool=pool, backend=self.settings(self.owner).backend, queues=(pool,),
             concurrency=1, limits=limits, warm=warm,
         )  # fmt: skip
+
+    def later(self) -> None:
+        """Let an hour pass for what is remembered of refusals."""
+        self._skipped += 3600
+
+    def ticks(self) -> float:
+        return time.monotonic() + self._skipped
 
     def close(self) -> None:
         for backend in self._made:
@@ -90,7 +99,7 @@ class Ec2Rig(Rig):
         return Settings(backend="ec2", owner=owner, pools=pools)
 
     def make(self, owner: str) -> Backend:
-        return Ec2Backend(self.settings(owner), environ=self.cloud.environment())
+        return Ec2Backend(self.settings(owner), environ=self.cloud.environment(), ticks=self.ticks)
 
     @contextlib.contextmanager
     def refusing(self) -> Iterator[None]:

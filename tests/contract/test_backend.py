@@ -153,7 +153,27 @@ def test_after_a_refused_launch_the_next_one_may_succeed(rig: Rig) -> None:
     backend = rig.backend()
     with rig.refusing(), pytest.raises(LaunchError):
         backend.launch(rig.letter(), 1)
+    rig.later()
     assert len(backend.launch(rig.letter(), 1)) == 1
+
+
+def test_a_launch_that_is_not_open_is_refused_and_launches_nothing(rig: Rig) -> None:
+    backend = rig.backend()
+    with pytest.raises(LaunchError, match="no launch 0123 is open here"):
+        backend.ask_again("0123")
+    assert backend.runners() == ()
+
+
+def test_what_is_announced_names_the_pool_and_covers_what_is_launched(rig: Rig) -> None:
+    backend, announced = rig.backend(), []
+    backend.announce = announced.append
+    launched = backend.launch(rig.letter(pool="audio"), 3)
+    by_token = {launch.token: launch for launch in announced}
+    for launch in announced:
+        assert launch.pool == "audio"
+    for token in {runner.launch for runner in launched if runner.launch}:
+        assert by_token[token].count >= sum(runner.launch == token for runner in launched)
+    assert {runner.launch for runner in backend.runners()} == {runner.launch for runner in launched}
 
 
 def test_an_incomplete_listing_is_an_error_and_no_shorter_list(rig: Rig) -> None:

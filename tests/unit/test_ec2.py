@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
 import subprocess
@@ -11,15 +12,22 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import NoCredentialsError, ReadTimeoutError
+from botocore.exceptions import (
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ReadTimeoutError,
+)
+from botocore.parsers import ResponseParserError
 from botocore.stub import Stubber
 
 from celery_flame_ec2.backends.ec2 import Ec2Backend
 from celery_flame_ec2.backends.ec2.clients import Clients, Place
 from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
-from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear, LeaseError
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.runner import Launch, RunnerState
 
 NOW = 1_750_000_000.0
 OWNER = "shop@redis/0"
@@ -48,6 +56,7 @@ class StubbedClients(Clients):
         super().__init__()
         self.places: list[Place] = []
         self._region = region
+        self.renewals = 0
         self.stubs = {name: Stubber(self._stub(name)) for name in ("launching", "ec2", "ssm")}
         for stub in self.stubs.values():
             stub.activate()
@@ -58,6 +67,9 @@ class StubbedClients(Clients):
 
     def region(self) -> str | None:
         return self._region
+
+    def renew(self) -> None:
+        self.renewals += 1
 
     def launching(self, place: Place) -> Any:
         self.places.append(place)
@@ -92,10 +104,12 @@ class Clock:
 def backend(clients: Clients, ticks: Clock | None = None, **options: Any) -> Ec2Backend:
     pool = PoolSettings(name="video", queues=("video",), ec2=Ec2Options(**{**OPTIONS, **options}))
     settings = Settings(backend="ec2", owner=OWNER, pools=(pool,))
-    environ = {"AWS_EC2_METADATA_DISABLED": "true"}
-    return Ec2Backend(
-        settings, environ=environ, clock=lambda: NOW, ticks=ticks or Clock(), jitter=lambda: 0.5, clients=clients
-    )
+    ticks, environ = ticks or Clock(), {"AWS_EC2_METADATA_DISABLED": "true"}
+
+    def clock() -> float:
+        return NOW + ticks.now - Clock().now
+
+    return Ec2Backend(settings, environ=environ, clock=clock, ticks=ticks, jitter=lambda: 0.5, clients=clients)
 
 
 def instance(number: int, **changes: Any) -> dict[str, Any]:
@@ -140,6 +154,16 @@ class Requests:
 
     def refuse(self, code: str, message: str = "no", status: int = 400) -> None:
         self._stub.add_client_error("run_instances", code, message, status)
+
+    def fail(self, exc: Exception, *, times: int = 1) -> None:
+        """Have the SDK raise this instead of asking, before any answer that was laid down."""
+        left = [exc] * times
+
+        def raise_it(**_: Any) -> None:
+            if left:
+                raise left.pop()
+
+        self._stub.client.meta.events.register("provide-client-params.ec2.RunInstances", raise_it)
 
 
 @pytest.fixture
@@ -257,27 +281,548 @@ def test_an_unclear_answer_is_asked_for_again_with_the_very_same_request(
     assert first == second
 
 
+def unclear(backend: Ec2Backend, count: int) -> LaunchUnclear:
+    with pytest.raises(LaunchUnclear, match=f"a launch of up to {count} may have happened") as failure:
+        backend.launch(LETTER, count)
+    return failure.value
+
+
 def test_two_unclear_answers_leave_it_unknown_and_stop_the_ladder(clients: StubbedClients, requests: Requests) -> None:
     ground_is_known(clients)
     requests.refuse("InternalError", status=500)
     requests.refuse("Unavailable", status=503)
-    with pytest.raises(BackendError, match="may have happened") as failure:
-        backend(clients, market=("spot", "on-demand")).launch(LETTER, 3)
-    assert not isinstance(failure.value, LaunchError)
+    failure = unclear(backend(clients, market=("spot", "on-demand")), 3)
+    assert failure.tokens == (requests.sent[0]["ClientToken"],)
+    assert failure.launched == ()
+    assert len(requests.sent) == 2
 
 
-def test_a_timed_out_answer_leaves_it_unknown(clients: StubbedClients, requests: Requests) -> None:
+LOST = [
+    ReadTimeoutError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/"),
+    ConnectionClosedError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/"),
+    ResponseParserError("Unable to parse response, invalid XML received"),
+]
+NEVER_SENT = [
+    ConnectTimeoutError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/"),
+    EndpointConnectionError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/"),
+]
+
+
+@pytest.mark.parametrize("exc", LOST, ids=lambda exc: type(exc).__name__)
+def test_a_lost_answer_leaves_it_unknown(clients: StubbedClients, requests: Requests, exc: Exception) -> None:
     ground_is_known(clients)
-
-    def time_out(**_: Any) -> None:
-        raise ReadTimeoutError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/")
-
-    clients.stubs["launching"].client.meta.events.register("provide-client-params.ec2.RunInstances", time_out)
-    with pytest.raises(BackendError, match="may have happened") as failure:
-        backend(clients).launch(LETTER, 1)
-    assert not isinstance(failure.value, LaunchError)
+    requests.fail(exc, times=2)
+    unclear(backend(clients), 1)
     first, second = requests.sent
     assert first == second
+
+
+@pytest.mark.parametrize("exc", NEVER_SENT, ids=lambda exc: type(exc).__name__)
+def test_a_connection_that_never_was_launched_nothing(
+    clients: StubbedClients, requests: Requests, exc: Exception
+) -> None:
+    ground_is_known(clients)
+    requests.fail(exc)
+    with pytest.raises(LaunchError, match="no connection") as failure:
+        backend(clients, market=("spot", "on-demand")).launch(LETTER, 1)
+    assert failure.value.retry_in is None
+    assert len(requests.sent) == 1
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        "RequestLimitExceeded",
+        "AuthFailure",
+        ConnectTimeoutError(endpoint_url="https://ec2.eu-west-1.amazonaws.com/"),
+    ],
+    ids=str,
+)
+def test_a_no_that_says_nothing_of_the_first_request_leaves_it_unknown(
+    clients: StubbedClients, requests: Requests, second: str | Exception
+) -> None:
+    ground_is_known(clients)
+    if isinstance(second, Exception):
+        requests.fail(LOST[0])
+        requests.fail(second)
+    else:
+        requests.refuse("InternalError", status=500)
+        requests.refuse(second)
+    if second == "AuthFailure":
+        requests.refuse(second)
+    unclear(backend(clients), 1)
+
+
+def test_a_refusal_of_the_same_request_means_that_the_first_did_nothing(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    requests.give(1)
+    options = {"instance_type": ("c7i.large", "c6i.large")}
+    assert len(backend(clients, **options).launch(LETTER, 1)) == 1
+    first, again, other = requests.sent
+    assert first == again
+    assert other["ClientToken"] != first["ClientToken"]
+
+
+def by_token(clients: StubbedClients, token: Any, *numbers: int) -> None:
+    answer = {"Reservations": [{"Instances": [instance(number)]} for number in numbers]}
+    filters = [{"Name": "client-token", "Values": [token]}, LISTING["Filters"][1]]
+    clients.stubs["ec2"].add_response("describe_instances", answer, {"Filters": filters})
+
+
+def test_what_was_launched_before_an_unanswered_request_is_known(clients: StubbedClients, requests: Requests) -> None:
+    ground_is_known(clients)
+    requests.give(1)
+    requests.refuse("InternalError", status=500)
+    requests.refuse("InternalError", status=500)
+    options = {"instance_type": ("c7i.large", "c6i.large")}
+    with pytest.raises(LaunchUnclear, match="up to 2 may") as failure:
+        backend(clients, **options).launch(LETTER, 3)
+    assert [runner.id for runner in failure.value.launched] == ["i-00000001"]
+    assert failure.value.tokens == (requests.sent[-1]["ClientToken"],)
+
+
+def open_launch(clients: StubbedClients, requests: Requests, ticks: Clock) -> tuple[Ec2Backend, str]:
+    ground_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    requests.refuse("InternalError", status=500)
+    one = backend(clients, ticks)
+    (token,) = unclear(one, 2).tokens
+    return one, token
+
+
+def test_an_open_launch_is_asked_for_again_unchanged_until_it_is_answered(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    one, token = open_launch(clients, requests, Clock())
+    requests.refuse("RequestTimeout", status=503)
+    with pytest.raises(LaunchUnclear) as failure:
+        one.ask_again(token)
+    assert failure.value.tokens == (token,)
+    requests.give(1, 2)
+    runners = one.ask_again(token)
+    assert [(runner.id, runner.launch) for runner in runners] == [("i-00000001", token), ("i-00000002", token)]
+    assert all(request == requests.sent[0] for request in requests.sent)
+    assert len(requests.sent) == 4
+    with pytest.raises(LaunchError, match=r"no launch .* is open here"):
+        one.ask_again(token)
+
+
+@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "VcpuLimitExceeded", "IdempotentInstanceTerminated"])
+def test_an_open_launch_that_is_refused_launched_nothing(
+    clients: StubbedClients, requests: Requests, code: str
+) -> None:
+    one, token = open_launch(clients, requests, Clock())
+    requests.refuse(code)
+    with pytest.raises(LaunchError, match=code):
+        one.ask_again(token)
+    with pytest.raises(LaunchError, match="is open here"):
+        one.ask_again(token)
+
+
+@pytest.mark.parametrize("code", ["IdempotentParameterMismatch", "UnauthorizedOperation"])
+def test_a_no_that_need_not_have_looked_at_the_token_is_checked_against_a_listing(
+    clients: StubbedClients, requests: Requests, code: str
+) -> None:
+    one, token = open_launch(clients, requests, Clock())
+    requests.refuse(code)
+    by_token(clients, token, 7)
+    assert [runner.id for runner in one.ask_again(token)] == ["i-00000007"]
+
+
+def test_a_listing_that_fails_leaves_the_launch_open(clients: StubbedClients, requests: Requests) -> None:
+    one, token = open_launch(clients, requests, Clock())
+    requests.refuse("IdempotentParameterMismatch")
+    clients.stubs["ec2"].add_client_error("describe_instances", "RequestLimitExceeded", http_status_code=503)
+    with pytest.raises(LaunchUnclear, match=r"IdempotentParameterMismatch.*DescribeInstances: RequestLimitExceeded"):
+        one.ask_again(token)
+    requests.refuse("IdempotentParameterMismatch")
+    by_token(clients, token)
+    with pytest.raises(LaunchError, match="IdempotentParameterMismatch"):
+        one.ask_again(token)
+
+
+def test_asking_again_keeps_ec2s_rate(clients: StubbedClients, requests: Requests) -> None:
+    ticks = Clock()
+    one, token = open_launch(clients, requests, ticks)
+    for _ in range(3):
+        requests.refuse("InternalError", status=500)
+    for _ in range(10):
+        with pytest.raises(LaunchUnclear):
+            one.ask_again(token)
+    assert len(requests.sent) == 5
+    ticks.now += 0.5
+    requests.give(1)
+    assert len(one.ask_again(token)) == 1
+
+
+def test_an_unknown_token_is_not_open(clients: StubbedClients, requests: Requests) -> None:
+    with pytest.raises(LaunchError, match="no launch 0123 is open here"):
+        backend(clients).ask_again("0123")
+
+
+@pytest.mark.parametrize("found", [(), (1, 2)])
+def test_a_token_that_something_else_has_is_looked_up(
+    clients: StubbedClients, requests: Requests, found: tuple[int, ...]
+) -> None:
+    ground_is_known(clients)
+    requests.refuse("IdempotentParameterMismatch")
+    one = backend(clients)
+
+    def look_up(**_: Any) -> None:
+        by_token(clients, requests.sent[0]["ClientToken"], *found)
+
+    clients.stubs["ec2"].client.meta.events.register("provide-client-params.ec2.DescribeInstances", look_up)
+    if found:
+        assert len(one.launch(LETTER, 2)) == 2
+        return
+    with pytest.raises(LaunchError, match="IdempotentParameterMismatch"):
+        one.launch(LETTER, 2)
+
+
+def test_what_is_gone_before_its_answer_came_is_tried_elsewhere_with_another_token(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    requests.refuse("IdempotentInstanceTerminated")
+    requests.give(1)
+    assert len(backend(clients, market=("spot", "on-demand")).launch(LETTER, 1)) == 1
+    assert len({request["ClientToken"] for request in requests.sent}) == 2
+
+
+def test_each_launch_is_announced_before_it_is_sent_and_one_sent_again_is_not_new(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    requests.give(1)
+    seen: list[str | tuple[Launch, int]] = []
+    one = backend(clients, market=("spot", "on-demand"))
+    one.announce = lambda launch: seen.append((launch, len(requests.sent)))
+    one.guard = lambda: seen.append("may I")
+    one.launch(LETTER, 3)
+    first, _, third = (request["ClientToken"] for request in requests.sent)
+    assert seen == [
+        (Launch(token=first, pool="video", count=3), 0),
+        "may I",
+        "may I",
+        (Launch(token=third, pool="video", count=3), 2),
+        "may I",
+    ]
+
+
+def test_what_could_not_be_announced_is_not_sent(clients: StubbedClients, requests: Requests) -> None:
+    ground_is_known(clients)
+    one, said = backend(clients), []
+
+    def refuse(launch: Launch) -> None:
+        said.append(launch.token)
+        raise LeaseError("no store")
+
+    one.announce = refuse
+    with pytest.raises(LeaseError):
+        one.launch(LETTER, 1)
+    assert requests.sent == []
+    with pytest.raises(LaunchError, match="is open here"):
+        one.ask_again(said[0])
+
+
+def test_a_parent_that_may_not_ask_again_keeps_the_launch_open(clients: StubbedClients, requests: Requests) -> None:
+    ground_is_known(clients)
+    requests.refuse("InternalError", status=500)
+    one, asked = backend(clients), []
+
+    def only_once() -> None:
+        asked.append(1)
+        if len(asked) == 2:
+            raise LeaseError("lost")
+
+    one.guard = only_once
+    with pytest.raises(LeaseError):
+        one.launch(LETTER, 1)
+    requests.give(1)
+    assert len(one.ask_again(requests.sent[0]["ClientToken"])) == 1
+
+
+def test_a_hundred_are_asked_for_at_a_time(clients: StubbedClients, requests: Requests) -> None:
+    ground_is_known(clients)
+    requests.give(*range(1, 101))
+    requests.give(*range(101, 201))
+    requests.give(*range(201, 251))
+    assert len(backend(clients).launch(LETTER, 250)) == 250
+    assert [request["MaxCount"] for request in requests.sent] == [100, 100, 50]
+    assert len({request["ClientToken"] for request in requests.sent}) == 3
+
+
+def test_what_ec2s_rate_does_not_allow_now_is_left_for_later(
+    clients: StubbedClients, requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    ground_is_known(clients)
+    ticks = Clock()
+    for start in range(0, 500, 100):
+        requests.give(*range(start, start + 100))
+    one = backend(clients, ticks)
+    assert len(one.launch(LETTER, 1000)) == 500
+    assert "500 of 1000 launched: EC2's rate allows the next request in 0.5 s" in caplog.text
+    with pytest.raises(LaunchError) as failure:
+        one.launch(LETTER, 500)
+    assert failure.value.retry_in == pytest.approx(0.5)
+    ticks.now += 0.5
+    requests.give(*range(500, 600))
+    assert len(one.launch(LETTER, 500)) == 100
+
+
+def test_when_ec2_throttles_the_next_try_waits_with_some_chance_in_it(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.refuse("RequestLimitExceeded", status=503)
+    one = backend(clients)
+    with pytest.raises(LaunchError, match="RequestLimitExceeded") as failure:
+        one.launch(LETTER, 1)
+    assert failure.value.retry_in == pytest.approx(0.5 + 0.5)
+    with pytest.raises(LaunchError, match=r"the next request in 0\.5 s"):
+        one.launch(LETTER, 1)
+    assert len(requests.sent) == 1
+
+
+def test_when_all_was_refused_lately_nothing_is_asked_until_the_first_is_free(
+    clients: StubbedClients, requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ground_is_known(clients)
+    ticks = Clock()
+    one = backend(clients, ticks, instance_type=("c7i.large", "g5.xlarge"))
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    requests.refuse("VcpuLimitExceeded")
+    with pytest.raises(LaunchError) as first:
+        one.launch(LETTER, 1)
+    ticks.now += 10
+    with pytest.raises(LaunchError) as second:
+        one.launch(LETTER, 1)
+    assert (first.value.retry_in, second.value.retry_in) == (180, 170)
+    assert str(second.value) == (
+        "not asked for, as EC2 refused it lately: on-demand c7i.large in eu-west-1a until 15:09:40 UTC "
+        "(InsufficientInstanceCapacity), on-demand vCPUs of G and VT types until 15:09:40 UTC (VcpuLimitExceeded)"
+    )
+    assert len(requests.sent) == 2
+    told = [record.message for record in caplog.records if "not asked for until" in record.message]
+    assert len(told) == 2
+    assert told[0].startswith(
+        "pool video: not asked for until 15:09:40 UTC: on-demand c7i.large in eu-west-1a; ec2:Run"
+    )
+    ticks.now += 170
+    requests.give(1)
+    assert len(one.launch(LETTER, 1)) == 1
+
+
+def test_what_was_refused_lately_is_skipped_and_the_others_are_asked(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients, "ami-00000001", "subnet-00000001", "subnet-00000002")
+    ticks = Clock()
+    one = backend(clients, ticks, subnet_id=("subnet-00000001", "subnet-00000002"))
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    requests.give(1)
+    requests.give(2)
+    one.launch(LETTER, 1)
+    one.launch(LETTER, 1)
+    assert [request["SubnetId"][-1] for request in requests.sent] == ["1", "2", "2"]
+    ticks.now += 180
+    requests.give(3)
+    one.launch(LETTER, 1)
+    assert requests.sent[-1]["SubnetId"] == "subnet-00000001"
+
+
+def test_two_subnets_of_one_zone_share_its_want_of_capacity(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+    ids = ("subnet-00000001", "subnet-00000002")
+    answer = {"Subnets": [{"SubnetId": one, "AvailabilityZone": "eu-west-1a"} for one in ids]}
+    clients.stubs["ec2"].add_response("describe_subnets", answer)
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    with pytest.raises(LaunchError):
+        backend(clients, subnet_id=ids).launch(LETTER, 1)
+    assert len(requests.sent) == 1
+
+
+def test_who_may_not_see_subnets_launches_all_the_same_and_is_told_once(
+    clients: StubbedClients, requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    ticks, ids = Clock(), ("subnet-00000001", "subnet-00000002")
+    one = backend(clients, ticks, subnet_id=ids)
+    for number in (1, 2):
+        image_is_known(clients)
+        clients.stubs["ec2"].add_client_error("describe_subnets", "UnauthorizedOperation", http_status_code=403)
+        requests.refuse("InsufficientInstanceCapacity", status=500)
+        requests.give(number)
+        assert len(one.launch(LETTER, 1)) == 1
+        ticks.now += 301
+    assert caplog.text.count("remembered by subnet, not by zone") == 1
+
+
+def test_a_subnet_that_is_gone_leaves_the_others(clients: StubbedClients, requests: Requests) -> None:
+    image_is_known(clients)
+    found = [{"SubnetId": "subnet-00000001", "AvailabilityZone": "eu-west-1a"}]
+    clients.stubs["ec2"].add_response("describe_subnets", {"Subnets": found})
+    requests.give(1)
+    assert len(backend(clients, subnet_id=("subnet-00000001", "subnet-00000009")).launch(LETTER, 1)) == 1
+
+
+def refused(backend: Ec2Backend) -> LaunchError:
+    with pytest.raises(LaunchError) as failure:
+        backend.launch(LETTER, 1)
+    return failure.value
+
+
+def test_a_lasting_no_stops_the_launches_for_a_minute_and_each_time_twice_as_long(
+    clients: StubbedClients, requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = Clock()
+    one = backend(clients, ticks)
+    ground_is_known(clients)
+    for length in (60, 120, 240):
+        requests.refuse("UnauthorizedOperation", status=403)
+        assert refused(one).retry_in == length
+        ground_is_known(clients)  # looked at again, and unchanged
+        ticks.now += length - 1
+        assert refused(one).retry_in == 1
+        ticks.now += 1
+    assert len(requests.sent) == 3
+    told = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert ["launches stop for 60 s, or until a change" in record.message for record in told] == [True]
+
+
+def test_a_lasting_no_is_looked_at_again_before_its_end_and_says_the_same(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ticks = Clock()
+    one, said = backend(clients, ticks), set()
+    for wait in (60, 120, 240, 300):
+        ground_is_known(clients)
+        requests.refuse("InvalidAMIID.NotFound")
+        failure = refused(one)
+        said.add(str(failure))
+        assert failure.retry_in == wait
+        ticks.now += wait
+    ground_is_known(clients)
+    assert refused(one).retry_in == 180  # of 480
+    assert len(said) == 1
+
+
+def test_a_recipe_that_changed_is_tried_at_once(clients: StubbedClients, requests: Requests) -> None:
+    one = backend(clients, image_id="resolve:ssm:/images/shop")
+    for image in ("ami-00000001", "ami-00000002"):
+        clients.stubs["ssm"].add_response("get_parameter", {"Parameter": {"Value": image}})
+        ground_is_known(clients, image)
+    requests.refuse("InvalidParameterValue", "not shared with you")
+    refused(one)
+    requests.give(1)
+    assert len(one.launch(LETTER, 1)) == 1
+
+
+def test_a_lasting_no_to_one_rung_leaves_those_before_it(clients: StubbedClients, requests: Requests) -> None:
+    ticks = Clock()
+    one = backend(clients, ticks, instance_type=("c7i.large", "c9x.large"))
+    ground_is_known(clients)
+    requests.give(1)
+    requests.refuse("InvalidInstanceType")
+    assert len(one.launch(LETTER, 2)) == 1
+    ground_is_known(clients)
+    requests.give(2)
+    assert len(one.launch(LETTER, 2)) == 1
+    assert [request["InstanceType"] for request in requests.sent] == ["c7i.large", "c9x.large", "c7i.large"]
+
+
+def test_one_pools_lasting_no_stops_no_other(clients: StubbedClients, requests: Requests) -> None:
+    pools = tuple(PoolSettings(name=name, queues=(name,), ec2=Ec2Options(**OPTIONS)) for name in ("video", "audio"))
+    settings = Settings(backend="ec2", owner=OWNER, pools=pools)
+    one = Ec2Backend(settings, environ={}, ticks=Clock(), clients=clients)
+    for _ in pools:
+        ground_is_known(clients)
+    requests.refuse("InvalidParameterCombination")
+    requests.give(1)
+    refused(one)
+    assert len(one.launch(dataclasses.replace(LETTER, pool="audio"), 1)) == 1
+
+
+def test_a_lookup_that_is_refused_for_good_is_not_repeated_with_each_try(
+    clients: StubbedClients, requests: Requests, caplog: pytest.LogCaptureFixture
+) -> None:
+    ticks = Clock()
+    one = backend(clients, ticks, launch_template_id="lt-00000001")
+    stub = clients.stubs["ec2"]
+    for length in (60, 120, 240, 300, 300):
+        stub.add_client_error("describe_launch_template_versions", "InvalidLaunchTemplateId.NotFound")
+        failure = refused(one)
+        assert "option" in str(failure)
+        assert failure.retry_in == length
+        ticks.now += length - 1
+        assert refused(one).retry_in == 1
+        ticks.now += 1
+    assert [record.levelno for record in caplog.records].count(logging.ERROR) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "retry_in"), [("RequestLimitExceeded", 503, 1.5), ("InternalError", 500, None)]
+)
+def test_a_lookup_that_fails_for_now_is_tried_again_at_once(
+    clients: StubbedClients, requests: Requests, code: str, status: int, retry_in: float | None
+) -> None:
+    one = backend(clients)
+    clients.stubs["ec2"].add_client_error("describe_images", code, http_status_code=status)
+    assert refused(one).retry_in == retry_in
+    ground_is_known(clients)
+    requests.give(1)
+    assert len(one.launch(LETTER, 1)) == 1
+
+
+def test_credentials_that_are_refused_are_looked_for_again_once_and_the_same_request_is_sent(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.refuse("ExpiredToken")
+    requests.give(1)
+    assert len(backend(clients).launch(LETTER, 1)) == 1
+    assert clients.renewals == 1
+    first, second = requests.sent
+    assert first == second
+
+
+def test_credentials_that_are_refused_twice_stop_the_launches_but_never_for_long(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ticks = Clock()
+    one = backend(clients, ticks, market=("spot", "on-demand"))
+    for length in (60, 120, 240, 300, 300):
+        ground_is_known(clients)
+        requests.refuse("AuthFailure", status=401)
+        requests.refuse("AuthFailure", status=401)
+        failure = refused(one)
+        assert "AWS_ACCESS_KEY_ID" in str(failure)
+        assert failure.retry_in == length
+        assert refused(one).retry_in == length
+        ticks.now += length
+    assert len(requests.sent) == 10
+
+
+def test_credentials_refused_at_a_lookup_or_a_listing_are_looked_for_again(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    one, stub = backend(clients), clients.stubs["ec2"]
+    stub.add_client_error("describe_images", "AuthFailure")
+    ground_is_known(clients)
+    requests.give(1)
+    assert len(one.launch(LETTER, 1)) == 1
+    stub.add_client_error("describe_instances", "ExpiredToken")
+    stub.add_response("describe_instances", {"Reservations": [{"Instances": [instance(1)]}]})
+    assert len(one.runners()) == 1
+    assert clients.renewals == 2
 
 
 def test_without_credentials_the_error_says_so(clients: StubbedClients) -> None:
@@ -427,8 +972,8 @@ def test_a_batch_refused_for_another_reason_is_not_tried_one_by_one(clients: Stu
         backend(clients).terminate(["i-1", "i-2"])
 
 
-def ended(clients: StubbedClients, reason: dict[str, str]) -> None:
-    answer = {"Reservations": [{"Instances": [instance(1, StateReason=reason)]}]}
+def ended(clients: StubbedClients, reason: dict[str, str], **changes: Any) -> None:
+    answer = {"Reservations": [{"Instances": [instance(1, StateReason=reason, **changes)]}]}
     clients.stubs["ec2"].add_response("describe_instances", answer, {"InstanceIds": ["i-00000001"]})
 
 
@@ -441,6 +986,38 @@ def test_last_words_are_the_reason_and_the_console(clients: StubbedClients) -> N
         "one",
         "two \ufffd",
     ]
+
+
+def test_last_words_say_what_to_do_and_the_next_launch_goes_elsewhere(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.give(1)
+    requests.give(2)
+    one = backend(clients, instance_type=("c7i.large", "c6i.large"))
+    one.launch(LETTER, 1)
+    reason = {"Code": "Server.InsufficientInstanceCapacity", "Message": "Server.InsufficientInstanceCapacity: too few"}
+    ended(clients, reason, Placement={"AvailabilityZone": "eu-west-1a"})
+    clients.stubs["ec2"].add_response("get_console_output", {})
+    assert one.last_words("i-00000001") == (
+        "EC2: Server.InsufficientInstanceCapacity: too few; "
+        "give more 'instance_type', 'subnet_id' or 'market' to choose from"
+    )
+    one.launch(LETTER, 1)
+    assert [request["InstanceType"] for request in requests.sent] == ["c7i.large", "c6i.large"]
+
+
+@pytest.mark.parametrize("code", ["Client.InstanceInitiatedShutdown", "Client.UserInitiatedShutdown"])
+def test_a_normal_end_keeps_nobody_from_asking_again(clients: StubbedClients, requests: Requests, code: str) -> None:
+    ground_is_known(clients)
+    requests.give(1)
+    requests.give(2)
+    one = backend(clients)
+    one.launch(LETTER, 1)
+    ended(clients, {"Code": code, "Message": ""}, Placement={"AvailabilityZone": "eu-west-1a"})
+    clients.stubs["ec2"].add_response("get_console_output", {})
+    assert one.last_words("i-00000001") == f"EC2: {code}: "
+    assert len(one.launch(LETTER, 1)) == 1
 
 
 def test_last_words_do_without_the_latest_output_where_a_type_has_none(clients: StubbedClients) -> None:

@@ -43,7 +43,7 @@ class Key:
             return f"an address in {self.of[0] or 'the subnet'}"
         market, kind, *zone = self.of
         where = f"in {zone[0]}" if zone and zone[0] else None
-        what = f"any {kind or 'such'} type" if self.meaning is Meaning.QUOTA else kind or "the template's type"
+        what = f"vCPUs of {kind or 'such'} types" if self.meaning is Meaning.QUOTA else kind or "the template's type"
         return " ".join(filter(None, (market, what, where)))
 
 
