@@ -1,21 +1,30 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import gzip
+import threading
+import time
 import uuid
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from moto.ec2.models.instances import StateReason
 
 from celery_flame_ec2.backends.ec2 import Ec2Backend
-from celery_flame_ec2.backends.ec2.clients import Clients
+from celery_flame_ec2.backends.ec2.clients import Clients, Place
 from celery_flame_ec2.config import Ec2Options, PoolSettings, RootVolume, Settings
-from celery_flame_ec2.errors import BackendError, LaunchError
+from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
 from celery_flame_ec2.parent import Parent
 from tests.box.cloud import Cloud
 from tests.box.metadata import Identity, Metadata
 from tests.waiting import wait_until
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
 
 OWNER = "shop@redis/0"
 LETTER = Parent(owner=OWNER, pool="video", backend="ec2", queues=("video",), concurrency=2)
@@ -37,7 +46,19 @@ def cloud(one_cloud: Cloud) -> Iterator[Cloud]:
         one_cloud.client("ec2").terminate_instances(InstanceIds=[instance["InstanceId"]])
 
 
-def backend(cloud: Cloud, clients: Clients | None = None, **options: Any) -> Ec2Backend:
+class Clock:
+    """Seconds that pass when a test says so, beside those that pass anyway."""
+
+    def __init__(self) -> None:
+        self.skipped = 0.0
+
+    def __call__(self) -> float:
+        return time.monotonic() + self.skipped
+
+
+def backend(
+    cloud: Cloud, clients: Clients | None = None, ticks: Callable[[], float] = time.monotonic, **options: Any
+) -> Ec2Backend:
     plain = {
         "app": "shop",
         "s3_bundle_url": "s3://releases/shop.tar.gz",
@@ -50,7 +71,7 @@ def backend(cloud: Cloud, clients: Clients | None = None, **options: Any) -> Ec2
     }
     pool = PoolSettings(name="video", queues=("video",), ec2=Ec2Options(**{**plain, **options}))
     settings = Settings(backend="ec2", owner=OWNER, pools=(pool,))
-    return Ec2Backend(settings, environ=cloud.environment(), clients=clients)
+    return Ec2Backend(settings, environ=cloud.environment(), clients=clients, ticks=ticks)
 
 
 def instances(cloud: Cloud) -> list[dict[str, Any]]:
@@ -67,13 +88,170 @@ def test_a_launch_whose_answer_is_lost_is_not_doubled(cloud: Cloud) -> None:
     assert first.params == second.params
 
 
-def test_when_both_answers_are_lost_the_launch_is_unknown_and_the_next_listing_has_it(cloud: Cloud) -> None:
+def open_launch(one: Ec2Backend, count: int) -> str:
+    with pytest.raises(LaunchUnclear, match="may have happened") as failure:
+        one.launch(LETTER, count)
+    (token,) = failure.value.tokens
+    return token
+
+
+def test_when_both_answers_are_lost_the_launch_is_open_and_asking_again_finds_it_undoubled(cloud: Cloud) -> None:
+    one = backend(cloud)
+    cloud.lose_answer("RunInstances", times=3)
+    token = open_launch(one, 2)
+    with pytest.raises(LaunchUnclear):
+        one.ask_again(token)
+    runners = one.ask_again(token)
+    assert len(runners) == 2
+    assert {runner.launch for runner in runners} == {token}
+    assert {runner.id for runner in runners} == {instance["InstanceId"] for instance in instances(cloud)}
+    assert len({str(sorted(call.params.items())) for call in cloud.called("RunInstances")}) == 1
+
+
+def test_an_open_launch_is_in_the_next_listing_too(cloud: Cloud) -> None:
     one = backend(cloud)
     cloud.lose_answer("RunInstances", times=2)
-    with pytest.raises(BackendError, match="may have happened") as failure:
-        one.launch(LETTER, 2)
-    assert not isinstance(failure.value, LaunchError)
-    assert len(one.runners()) == 2
+    token = open_launch(one, 2)
+    assert [runner.launch for runner in one.runners()] == [token, token]
+
+
+def test_an_open_launch_whose_instances_are_gone_is_settled(cloud: Cloud) -> None:
+    one = backend(cloud)
+    cloud.lose_answer("RunInstances", times=2)
+    token = open_launch(one, 2)
+    one.terminate([runner.id for runner in one.runners()])
+    with pytest.raises(LaunchError, match="IdempotentInstanceTerminated"):
+        one.ask_again(token)
+    assert instances(cloud) == []
+
+
+def test_a_token_that_something_else_has_gives_what_that_launched(cloud: Cloud) -> None:
+    one = backend(cloud)
+    cloud.lose_answer("RunInstances", times=2)
+    token = open_launch(one, 2)
+    cloud.fail("RunInstances", code="IdempotentParameterMismatch")
+    assert {runner.id for runner in one.ask_again(token)} == {each["InstanceId"] for each in instances(cloud)}
+
+
+class Elsewhere(Clients):
+    """Clients whose launches go to another endpoint."""
+
+    def __init__(self, endpoint: str) -> None:
+        super().__init__()
+        self._endpoint = endpoint
+
+    def launching(self, place: Place) -> EC2Client:
+        return super().launching(dataclasses.replace(place, endpoint=self._endpoint))
+
+
+class Truncating(BaseHTTPRequestHandler):
+    """Says 200, and breaks off in the middle of the answer."""
+
+    def do_POST(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "4000")
+        self.end_headers()
+        self.wfile.write(b"<RunInstancesResponse><instancesSet><item><instanceId>i-0")
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def truncating() -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), Truncating)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_an_answer_that_breaks_off_leaves_the_launch_open(cloud: Cloud, truncating: str) -> None:
+    assert open_launch(backend(cloud, Elsewhere(truncating)), 2)
+
+
+def test_a_launch_that_finds_no_connection_was_never_sent(cloud: Cloud) -> None:
+    with pytest.raises(LaunchError, match="no connection"):
+        backend(cloud, Elsewhere("http://127.0.0.1:9")).launch(LETTER, 2)
+
+
+def test_what_was_refused_is_not_asked_for_again_until_it_ran_out(cloud: Cloud) -> None:
+    ticks = Clock()
+    short = {"InstanceType": "t3.micro", "SubnetId": cloud.subnet_ids[0]}
+    cloud.fail("RunInstances", code="InsufficientInstanceCapacity", status=500, times=1, where=short)
+    one = backend(cloud, ticks=ticks, subnet_id=cloud.subnet_ids)
+    zones = [one.launch(LETTER, 1)[0].zone for _ in range(2)]
+    assert len(set(zones)) == 1
+    assert len(cloud.called("RunInstances")) == 3
+    assert len(cloud.called("DescribeSubnets")) == 1
+    ticks.skipped += 181
+    assert one.launch(LETTER, 1)[0].zone not in zones
+
+
+def test_when_all_is_refused_no_request_is_sent_and_the_next_try_is_told(cloud: Cloud) -> None:
+    cloud.fail("RunInstances", code="InsufficientFreeAddressesInSubnet", times=None)
+    one = backend(cloud, instance_type=("t3.micro", "t3.small"))
+    for _ in range(2):
+        with pytest.raises(LaunchError, match="InsufficientFreeAddressesInSubnet") as failure:
+            one.launch(LETTER, 1)
+        assert 170 < (failure.value.retry_in or 0) <= 180
+    assert len(cloud.called("RunInstances")) == 1
+
+
+def test_who_may_not_see_subnets_launches_all_the_same(cloud: Cloud) -> None:
+    cloud.fail("DescribeSubnets", code="UnauthorizedOperation", status=403, times=None)
+    assert len(backend(cloud).launch(LETTER, 1)) == 1
+
+
+def test_a_lasting_no_is_not_asked_for_again_and_other_pools_go_on(cloud: Cloud) -> None:
+    one = backend(cloud, instance_type=("t9.none",))
+    for _ in range(3):
+        with pytest.raises(LaunchError, match="option 'instance_type'") as failure:
+            one.launch(LETTER, 1)
+        assert 50 < (failure.value.retry_in or 0) <= 60
+    assert len(cloud.called("RunInstances")) == 1
+    assert len(backend(cloud).launch(LETTER, 1)) == 1
+
+
+def test_credentials_that_others_renewed_are_found_without_a_restart(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file, right = tmp_path / "credentials", cloud.credentials.secret_access_key
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+
+    def write(secret: str) -> None:
+        file.write_text(f"[default]\naws_access_key_id = testing\naws_secret_access_key = {secret}\n")
+
+    write("old")
+    one = backend(cloud)
+    with pytest.raises(BackendError, match="AuthFailure"):
+        one.runners()
+    write(right)
+    assert one.runners() == ()
+    assert len(one.launch(LETTER, 1)) == 1
+
+
+def test_a_launch_with_credentials_that_ran_out_meanwhile_is_sent_with_others(cloud: Cloud) -> None:
+    cloud.fail("RunInstances", code="ExpiredToken")
+    assert len(backend(cloud).launch(LETTER, 1)) == 1
+    first, second = cloud.called("RunInstances")
+    assert first.params == second.params
+
+
+def test_an_instance_that_ended_for_want_of_capacity_says_so_and_the_next_is_another(cloud: Cloud) -> None:
+    one = backend(cloud, instance_type=("t3.micro", "t3.small"))
+    (runner,) = one.launch(LETTER, 1)
+    machine = cloud.ec2.instance(runner.id)
+    cloud.ec2.mark(runner.id, "terminated", "no room")
+    code = "Server.InsufficientInstanceCapacity"
+    machine.state_reason = StateReason(f"{code}: no room left", code)
+    assert one.last_words(runner.id).splitlines()[0].startswith(f"EC2: {code}: no room left; give more")
+    (other,) = one.launch(LETTER, 1)
+    assert other.instance_type == "t3.small"
 
 
 def test_every_call_is_sent_once_when_capacity_is_short(cloud: Cloud) -> None:
@@ -257,8 +435,11 @@ def test_concurrency_is_the_vcpus_of_the_smallest_type(cloud: Cloud) -> None:
 
 def test_a_fleet_larger_than_a_page_is_listed_whole(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("celery_flame_ec2.backends.ec2.backend.PAGE", 5)
-    one = backend(cloud)
-    launched = {runner.id for count in (3, 4) for runner in one.launch(LETTER, count)}
+    ticks, launched = Clock(), set()
+    one = backend(cloud, ticks=ticks)
+    for _ in range(7):  # pages are of launches here, not of instances
+        launched.add(one.launch(LETTER, 1)[0].id)
+        ticks.skipped += 1
     assert {runner.id for runner in one.runners()} == launched
     assert len(cloud.called("DescribeInstances")) == 2
 
@@ -271,7 +452,6 @@ def test_an_endpoint_that_is_closed_is_told_and_does_not_hang(cloud: Cloud) -> N
 def test_an_answer_that_is_too_late_leaves_it_unknown_and_the_next_listing_has_it_once(cloud: Cloud) -> None:
     one = backend(cloud, Clients(launch_timeout=0.2))
     cloud.delay("RunInstances", 1.0)
-    with pytest.raises(BackendError, match="may have happened"):
-        one.launch(LETTER, 2)
+    open_launch(one, 2)
     wait_until(one.runners, what="the launch that timed out is listed")
     assert len(one.runners()) == 2
