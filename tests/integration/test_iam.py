@@ -18,6 +18,7 @@ import pytest
 
 from celery_flame_ec2 import boot
 from celery_flame_ec2.backends.ec2 import Ec2Backend
+from celery_flame_ec2.backends.ec2.checkup import Checkup
 from celery_flame_ec2.backends.ec2.permissions import DOCTOR, PARENT, RUNNER, TABLE, Ground, policy
 from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.errors import FlameError
@@ -113,6 +114,18 @@ class World:
 
     def hand_over(self) -> None:
         self.lead().release()
+
+    def examine(self) -> str:
+        """Let the doctor look; return all that it finds, in words."""
+        settings = self.settings()
+        letters = {
+            pool.name: Parent(owner=OWNER, pool=pool.name, backend="ec2", queues=pool.queues, concurrency=1)
+            for pool in settings.pools
+        }
+        checkup = Checkup(settings, letters=letters, ports={}, services=(), environ={}, pause=lambda _: None)
+        findings = [found for _, step in checkup.steps() for pool in settings.pools for found in step(pool)]
+        checkup.close()
+        return "\n".join(f"{found.verdict.value} {found.check}: {found.seen}" for found in findings)
 
     # what a runner does
 
@@ -216,6 +229,18 @@ def test_nothing_in_the_table_is_there_for_a_call_that_is_never_made(
     }
     assert table == made
     assert {p.action for p in TABLE if not p.calls} == {"ec2:CreateTags", "iam:PassRole", "kms:Decrypt"}
+
+
+def test_the_parents_policy_allows_every_call_of_the_doctor_and_nothing_for_it_that_it_never_asks(
+    world: World, cloud: Cloud
+) -> None:
+    world.examine()
+    document = world.policy(PARENT, DOCTOR, account=cloud.account)
+    for call in cloud.calls:
+        for ask in asks(call, cloud):
+            assert allows(document, ask), ask
+    made = {call.action for call in cloud.calls}
+    assert {call for permission in TABLE if permission.who == DOCTOR for call in permission.calls} <= made
 
 
 @pytest.mark.parametrize(
@@ -328,9 +353,9 @@ def enforcing(one_enforcing: Enforcing, monkeypatch: pytest.MonkeyPatch) -> Enfo
 
 
 def printed(world: World) -> set[str]:
-    """Return the actions of both policies."""
+    """Return the actions of all policies."""
     found: set[str] = set()
-    for statement in world.policy(PARENT, RUNNER, account="123456789012")["Statement"]:
+    for statement in world.policy(PARENT, DOCTOR, RUNNER, account="123456789012")["Statement"]:
         actions = statement["Action"]
         found.update([actions] if isinstance(actions, str) else actions)
     return found
@@ -359,5 +384,19 @@ def test_without_one_action_the_call_is_refused_and_the_action_named(
         told = caplog.text
     except (FlameError, bootstrap.BootError, bootstrap.Refused) as exc:
         told = str(exc)
-    assert re.search("AccessDenied|403", told)
+    assert re.search("AccessDenied|: 403", told)
     assert action in re.sub(r"AmazonSSM\.|secretsmanager\.", lambda found: SPOKEN[found[0]], told)
+
+
+def test_with_the_printed_policies_the_doctor_is_refused_nothing(enforcing: Enforcing) -> None:
+    enforcing.hold_to(printed(enforcing.world))
+    told = enforcing.world.examine()
+    assert not re.search("AccessDenied|HTTP 403|may not", told), told
+
+
+@pytest.mark.parametrize("action", sorted({permission.action for permission in TABLE if permission.who == DOCTOR}))
+def test_without_one_action_the_doctor_names_it(action: str, enforcing: Enforcing) -> None:
+    enforcing.hold_to(printed(enforcing.world) - {action})
+    told = enforcing.world.examine()
+    assert re.search("AccessDenied|HTTP 403|may not", told)
+    assert action in told or action.startswith("s3:"), told

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import random
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,7 @@ from celery_flame_ec2.backends.ec2.request import run_instances_request
 from celery_flame_ec2.config import Ec2Options, PoolSettings
 
 OWNER = "shop@redis/0"
+ROOT = Path(__file__).parent.parent.parent
 PACKAGE = Path(celery_flame_ec2.__file__).parent
 PLAIN = {
     "app": "shop",
@@ -355,13 +359,92 @@ def made() -> set[str]:
     return {known[word] for word in said() & known.keys()} | targets
 
 
-def test_every_call_that_the_code_makes_is_in_the_table() -> None:
+def test_every_call_that_the_code_makes_is_in_the_table_and_the_other_way_round() -> None:
     allowed = {call for permission in TABLE for call in permission.calls}
-    assert made() - allowed <= {"GetCallerIdentity"}  # which needs no right
+    assert made() - allowed == {"GetCallerIdentity"}  # which needs no right
+    assert allowed - made() <= {"ListObjectsV2"}  # the bootstrap speaks plain HTTP to S3
 
 
 def test_every_action_that_an_error_names_is_in_the_table() -> None:
     named = {
         action for word in said() for action in re.findall(r"\b(?:ec2|iam|s3|ssm|kms|secretsmanager):[A-Z]\w+", word)
     }
-    assert named - {permission.action for permission in TABLE} == set()
+    warned_of = {"ec2:DescribeInstanceAttribute"}  # with which others read user data
+    assert named - {permission.action for permission in TABLE} == warned_of & named
+
+
+# what is printed
+
+
+def printed(*words: str, **flame: Any) -> subprocess.CompletedProcess[str]:
+    """Run `celery flame iam-policy` with the README's settings."""
+    ec2 = {
+        "app": "proj",
+        "s3_bundle_url": "s3://releases/proj/1.4.2.tar.gz",
+        "image_id": "ami-0abcdef1234567890",
+        "subnet_id": ["subnet-0aaaaaaaa", "subnet-0bbbbbbbb"],
+        "security_group_id": "sg-0aaaaaaaa",
+        "iam_instance_profile": "proj-runner",
+        "instance_type": ["c7i.xlarge", "c6i.xlarge"],
+        "market": ["spot", "on-demand"],
+        "env": {"DATABASE_URL": {"from_ssm": "/proj/database-url"}},
+        "region": "eu-west-1",
+    }
+    conf = {
+        "broker_url": "redis://broker.internal:6379/0",
+        "flame_owner": "proj@broker.internal/0",
+        "flame_backend": "ec2",
+        "flame_ec2": ec2,
+        "flame_pools": {"video": {"queues": ["video"], "max": 20, "max_concurrency": 4}},
+        **flame,
+    }
+    command = [sys.executable, "-m", "celery", "-A", "tests.integration.apps.work:app", "flame", "iam-policy", *words]
+    environ = {**os.environ, "WORK_CONF": json.dumps(conf)}
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_the_page_shows_what_is_printed() -> None:
+    known = ("--account", "123456789012", "--role", "proj-runner")
+    parent, runner = re.findall(r"```json\n(.*?)```", (ROOT / "docs" / "iam.md").read_text(), re.DOTALL)
+    assert printed(*known, "--for", "parent", "--no-doctor").stdout == parent
+    assert printed(*known, "--for", "runner").stdout == runner
+
+
+def test_both_are_printed_as_one_object_and_the_rest_is_said_beside_it() -> None:
+    ended = printed("--account", "123456789012")
+    both = json.loads(ended.stdout)
+    assert both.keys() == {"parent", "runner"}
+    assert "Doctor" in str(both["parent"])
+    notes = ended.stderr.splitlines()
+    assert all(note.startswith("note: ") for note in notes)
+    assert [word for note in notes for word in ("--account", "--role", "Spot") if word in note] == ["--role", "Spot"]
+
+
+def test_a_lease_in_s3_is_found_where_the_parents_look_for_it() -> None:
+    lease = "s3://leases/shop"
+    both = json.loads(printed(flame_lease=lease).stdout)
+    assert "arn:aws:s3:::leases/shop" in str(both["parent"])
+    assert "s3:PutObject" not in str(both["runner"])
+
+
+def test_a_policy_that_is_too_long_for_iam_is_told() -> None:
+    pools = {f"p{n}": {"queues": [f"q{n}"], "subnet_id": [f"subnet-{n:07x}{m}" for m in range(9)]} for n in range(20)}
+    ended = printed("--account", "123456789012", flame_pools=pools)
+    assert ended.returncode == 0
+    assert "note: the parent's policy has" in ended.stderr
+    assert "IAM takes 6144" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "flame", "told"),
+    [
+        (("--account", "12"), {}, "an account has 12 digits, got '12'"),
+        (("--role", "a b"), {}, "expected a role's name"),
+        ((), {"flame_backend": "local"}, "flame_backend is 'local'"),
+    ],
+)
+def test_what_cannot_be_printed_is_refused_in_a_line(words: tuple[str, ...], flame: dict[str, Any], told: str) -> None:
+    ended = printed(*words, **flame)
+    assert ended.returncode not in (0, None)
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
