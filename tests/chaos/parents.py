@@ -1,0 +1,344 @@
+"""What do parents do in a virtual world, and what is done to them?"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from celery import Celery
+
+from celery_flame_ec2.backends.ec2 import Ec2Backend
+from celery_flame_ec2.config import PoolSettings, Settings
+from celery_flame_ec2.errors import DemandUnknown, FlameError, LeaseError
+from celery_flame_ec2.lease import Lease
+from celery_flame_ec2.lease.base import LOOK, MARGIN, RENEW, TTL
+from celery_flame_ec2.notes import LAUNCH
+from celery_flame_ec2.presence import Word
+from celery_flame_ec2.queues import Measurement
+from celery_flame_ec2.service import Service
+from tests.chaos.ec2 import READ_TIMEOUT, Lost, VirtualClients, wire
+from tests.chaos.world import OWNER, World
+
+ACTS = frozenset({"RunInstances", "TerminateInstances"})
+LOGGER = logging.getLogger("celery_flame_ec2")
+
+
+class Crash(BaseException):
+    """Raised where a parent dies, in the middle of whatever it does."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ambush:
+    """What happens to the next call of an action, before EC2 does it or after: "lost", "crash" or "pause"."""
+
+    action: str
+    done: bool
+    effect: str
+    seconds: float = 0.0
+
+
+@dataclass(kw_only=True, slots=True)
+class Board:
+    """What all parents share: who has the lease, until when, and what was noted."""
+
+    holder: object = None
+    until: float = 0.0
+    term: int = 0
+    notes: dict[str, str] = field(default_factory=dict)
+    silent: bool = False
+
+
+class BoardStore:
+    """One parent's way to the board."""
+
+    place = "a board"
+    good_for = TTL - MARGIN
+
+    def __init__(self, board: Board, world: World) -> None:
+        self._board, self._world = board, world
+
+    @property
+    def is_mine(self) -> bool:
+        return self._board.holder is self and self._world.clock.now < self._board.until
+
+    def take(self) -> bool:
+        board = self._answering()
+        if board.holder is not self and self._world.clock.now < board.until:
+            return False
+        if not self.is_mine:
+            board.term += 1
+        board.holder, board.until = self, self._world.clock.now + TTL
+        return True
+
+    def give_up(self) -> None:
+        if self._answering().holder is self:
+            self._board.until = 0.0
+
+    def notes(self) -> dict[str, str]:
+        return dict(self._answering().notes)
+
+    def note(self, changes: Mapping[str, str | None]) -> None:
+        notes = self._answering().notes
+        for name, text in changes.items():
+            if text is None:
+                notes.pop(name, None)
+            else:
+                notes[name] = text
+
+    def _answering(self) -> Board:
+        if self._board.silent:
+            raise LeaseError("the board does not answer")
+        return self._board
+
+
+class VirtualWatch:
+    """One parent's eyes and ears at the world's broker."""
+
+    hears = True
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._words: dict[str, Word] = {}
+        self.since: float | None = None
+
+    @property
+    def words(self) -> Mapping[str, Word]:
+        return self._words
+
+    def measure(self, queues: Sequence[str]) -> Measurement:
+        if self._world.broker_silent:
+            self.close()
+            raise DemandUnknown("the broker does not answer")
+        return self._world.measure(queues)
+
+    def listen(self, seconds: float) -> bool:
+        if self._world.broker_silent:
+            self.close()
+            return False
+        self.since = self._world.clock.now if self.since is None else self.since
+        self._words.update((word.runner_id, word) for word in self._world.words())
+        return True
+
+    def wait(self, seconds: float) -> None:
+        self.listen(seconds)
+
+    def catch_up(self) -> None:
+        if self.since is not None:
+            self.listen(0.0)
+
+    def keep(self, runner_ids: Collection[str]) -> None:
+        self._words = {name: word for name, word in self._words.items() if name in set(runner_ids)}
+
+    def close(self) -> None:
+        self.since = None
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class VirtualParent:
+    """One parent process."""
+
+    name: str
+    service: Service
+    lease: Lease
+    store: BoardStore
+    watch: VirtualWatch
+    paused: bool = False
+    dead: bool = False
+
+    @property
+    def runs(self) -> bool:
+        return not self.paused and not self.dead
+
+
+class Deployment:
+    """All parents of one owner, in one world; also what happens to their calls on the way."""
+
+    def __init__(self, pools: tuple[PoolSettings, ...], *, seed: int) -> None:
+        self.world = World(pools, seed=seed, around=self)
+        self.board = Board()
+        self.parents: list[VirtualParent] = []
+        self.ambushes: list[Ambush] = []
+        self.slow = False
+        self.ticks = 0
+        self._names = itertools.count(1)
+        wire().ec2, wire().callers = self.world.ec2, []
+
+    # parents
+
+    def start(self) -> VirtualParent:
+        """Start one more parent, with the settings as they are now."""
+        world = self.world
+        settings = Settings(backend="ec2", owner=OWNER, pools=tuple(world.pools.values()))
+        store = BoardStore(self.board, world)
+        lease, watch = Lease(store, clock=world.clock), VirtualWatch(world)
+        backend = Ec2Backend(
+            settings, environ={}, clock=world.clock, ticks=world.clock, jitter=world.random.random,
+            clients=VirtualClients(),
+        )  # fmt: skip
+        service = Service(
+            _app(), settings, backend, lease=lease, watch=watch, clock=world.clock, monotonic=world.clock,  # type: ignore[arg-type]
+        )  # fmt: skip
+        name = f"parent {next(self._names)}"
+        parent = VirtualParent(name=name, service=service, lease=lease, store=store, watch=watch)
+        self.parents.append(parent)
+        self._keep_lease(parent)
+        watch.listen(0.0)
+        return parent
+
+    def crash(self, parent: VirtualParent) -> None:
+        parent.dead = True
+        self.parents.remove(parent)
+
+    def stop(self, parent: VirtualParent) -> None:
+        """Stop it as its user would: the lease is given up."""
+        parent.lease.release()
+        parent.service.close()
+        self.crash(parent)
+
+    def _keep_lease(self, parent: VirtualParent) -> None:
+        """Renew it now and again and again, as the parent's own thread does while a round lasts."""
+        if parent.dead:
+            return
+        if not parent.paused:
+            parent.lease.renew()
+        self.world.later(RENEW if parent.lease.holds() else LOOK, lambda: self._keep_lease(parent))
+
+    # time
+
+    def round(self, seconds: float) -> None:
+        """Let every parent that runs do one round, then let time pass."""
+        for parent in list(self.parents):
+            if parent.runs:
+                self._tick(parent)
+        self.world.advance(seconds)
+        for parent in self.parents:
+            if parent.runs:
+                parent.watch.listen(0.0)
+
+    def _tick(self, parent: VirtualParent) -> None:
+        self.ticks += 1
+        wire().callers.append(parent.name)
+        try:
+            with self._telling():
+                parent.service.tick()
+        except Crash:
+            self.crash(parent)
+        except FlameError as exc:
+            self.world.wrongs.append(f"a round of {parent.name} failed: {exc!r}")
+        finally:
+            wire().callers.pop()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Note every error that the service caught although nobody raised it on purpose."""
+        handler = _Unexpected(self.world.wrongs)
+        LOGGER.addHandler(handler)
+        try:
+            yield
+        finally:
+            LOGGER.removeHandler(handler)
+
+    # calls on their way
+
+    def sent(self, action: str, body: Mapping[str, Any]) -> None:
+        parent = self._caller()
+        if action in ACTS and not parent.store.is_mine:
+            self.world.wrongs.append(f"{parent.name} sent {action} and does not hold the lease")
+        self._meet(parent, action, done=False)
+        self.world.advance(self._latency())
+
+    def answered(self, action: str, body: Mapping[str, Any]) -> None:
+        self.world.advance(self._latency())
+        self._meet(self._caller(), action, done=True)
+
+    def _latency(self) -> float:
+        return self.world.random.uniform(2.0, 6.0) if self.slow else self.world.random.uniform(0.01, 0.4)
+
+    def _caller(self) -> VirtualParent:
+        return next(parent for parent in self.parents if parent.name == wire().callers[-1])
+
+    def _meet(self, parent: VirtualParent, action: str, *, done: bool) -> None:
+        found = [each for each in self.ambushes if (each.action, each.done) == (action, done)]
+        if not found:
+            return
+        self.ambushes.remove(found[0])
+        if found[0].effect == "crash":
+            raise Crash
+        if found[0].effect == "lost":
+            self.world.advance(READ_TIMEOUT)
+            raise Lost
+        parent.paused = True
+        self._others(found[0].seconds)
+        parent.paused = False
+
+    def _others(self, seconds: float) -> None:
+        """Let the other parents go on while one stands still in the middle of a call."""
+        until = self.world.clock.now + seconds
+        while self.world.clock.now < until:
+            self.round(min(5.0, seconds))
+
+    # the end
+
+    def heal(self) -> None:
+        """End every fault that is under way; machines that are ill stay so."""
+        world, conditions = self.world, self.world.ec2.conditions
+        self.ambushes.clear()
+        self.slow = self.board.silent = world.broker_silent = world.slow_boots = False
+        world.ills.clear()
+        world.failures.clear()
+        world.ec2.refusals.clear()
+        world.ec2.fails_from_page = None
+        for limits in (conditions.room, conditions.addresses, conditions.quotas):
+            limits.clear()
+        conditions.requests = conditions.resources = {}
+        conditions.launch_lag = conditions.end_lag = float
+        world.feed()
+
+    def settle(self, horizon: float = 4 * 3600.0) -> str:
+        """Heal everything and let time pass until nothing is left to do; return what is left, empty when nothing."""
+        self.heal()
+        for parent in self.parents:
+            parent.paused = False
+        if not self.parents:
+            self.start()
+        until, seconds = self.world.clock.now + horizon, 1.0
+        while (left := self.left()) and self.world.clock.now < until:
+            self.round(seconds)
+            seconds = min(seconds * 1.1, 20.0)
+        return left
+
+    def left(self) -> str:
+        """Return in words what is not as it should be in the end."""
+        world = self.world
+        problems = []
+        for name, pool in world.pools.items():
+            if tasks := world.outstanding(name):
+                problems.append(f"{tasks} tasks of {name}")
+            mine = [each for each in world.ec2.instances.values() if each.pool == name and each not in world.strangers]
+            alive = [each.id for each in mine if each.state not in {"terminated", "shutting-down"}]
+            if len(alive) != pool.min:
+                problems.append(f"{len(alive)} instances of {name}, not {pool.min}: {alive}")
+        notes = [name for name in self.board.notes if name.startswith(LAUNCH)]
+        return "; ".join(problems + notes)
+
+
+class _Unexpected(logging.Handler):
+    """Notes what was logged with a traceback."""
+
+    def __init__(self, wrongs: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._wrongs = wrongs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.exc_info and record.exc_info[0] is not None:
+            self._wrongs.append(f"{record.getMessage()}: {record.exc_info[1]!r}")
+
+
+@functools.cache
+def _app() -> Celery:
+    return Celery("shop", broker="memory://", set_as_current=False)

@@ -1,0 +1,264 @@
+"""Any mix of EC2's moods, sick machines and dying parents, by a state machine on a virtual clock.
+
+    make chaos-launch SCHEDULES=1000
+
+A failure prints the shortest schedule found, and a line `@reproduce_failure(...)` that plays it again: put it above
+`class Launching`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from celery_flame_ec2.config import Ec2Options, PoolSettings
+from tests.box.conditions import Failure
+from tests.box.wire import Refusal
+from tests.chaos.ec2 import IMAGE
+from tests.chaos.parents import Ambush, Deployment, VirtualParent
+from tests.chaos.world import ZONES, Ill
+
+SCHEDULES = int(os.environ.get("SCHEDULES") or 1000)
+STEPS = 50
+PARENTS = 3
+
+EC2 = Ec2Options(
+    app="shop", s3_bundle_url="s3://releases/shop.tar.gz", region="eu-central-1", image_id=IMAGE,
+    subnet_id=tuple(ZONES), security_group_id=("sg-00000001",), boot_timeout=60.0,
+    instance_type=("c7i.large", "m7i.large"), market=("spot", "on-demand"),
+)  # fmt: skip
+VIDEO = PoolSettings(
+    name="video", queues=("video",), max=4, max_concurrency=2, shutdown_timeout=10.0, max_lifetime=1800.0, ec2=EC2
+)
+AUDIO = PoolSettings(
+    name="audio", queues=("audio",), min=1, max=3, shutdown_timeout=10.0, max_lifetime=1800.0,
+    ec2=dataclasses.replace(EC2, instance_type=("c7i.large",), market=("on-demand",)),
+)  # fmt: skip
+
+pools = st.sampled_from(["video", "audio"])
+markets = st.sampled_from(["spot", "on-demand"])
+offers = st.tuples(markets, st.sampled_from(["c7i.large", "m7i.large"]), st.sampled_from(["eu-a", "eu-b"]))
+actions = st.sampled_from(["RunInstances", "RunInstances", "TerminateInstances", "DescribeInstances"])
+refusals = st.sampled_from([
+    ("InternalError", 500), ("Unavailable", 503), ("RequestLimitExceeded", 503), ("UnauthorizedOperation", 403),
+    ("InsufficientInstanceCapacity", 500), ("InsufficientFreeAddressesInSubnet", 400), ("VcpuLimitExceeded", 400),
+    ("MaxSpotInstanceCountExceeded", 400), ("RequestExpired", 400), ("InvalidParameterValue", 400), ("Blocked", 400),
+])  # fmt: skip
+late_codes = st.sampled_from(
+    ["Server.InternalError", "Server.InsufficientInstanceCapacity", "Client.VolumeLimitExceeded"]
+)
+
+
+class Launching(RuleBasedStateMachine):
+    """Parents that keep two pools, and everything that happens to them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = Deployment((VIDEO, AUDIO), seed=0)
+        self.world, self.conditions = self.all.world, self.all.world.ec2.conditions
+
+    @initialize(seed=st.integers(0, 2**32 - 1), parents=st.integers(1, PARENTS))
+    def parents_start(self, seed: int, parents: int) -> None:
+        self.world.random.seed(seed)
+        for _ in range(parents):
+            self.all.start()
+
+    # time and work
+
+    @rule(rounds=st.integers(1, 8), seconds=st.sampled_from([1.0, 1.0, 3.0, 10.0]))
+    def time_passes(self, rounds: int, seconds: float) -> None:
+        for _ in range(rounds):
+            self.all.round(seconds)
+
+    @rule(rounds=st.integers(2, 8))
+    def much_time_passes(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.all.round(30.0)
+
+    @rule(pool=pools, durations=st.lists(st.integers(1, 90), min_size=1, max_size=10))
+    def tasks_arrive(self, pool: str, durations: list[int]) -> None:
+        self.world.arrive(pool, [float(each) for each in durations])
+        self.all.round(1.0)
+
+    @rule(pool=pools)
+    def what_waits_is_purged(self, pool: str) -> None:
+        self.world.waiting[pool].clear()
+        self.all.round(1.0)
+
+    # EC2
+
+    @rule(offer=offers, left=st.integers(0, 2))
+    def little_room_is_left(self, offer: tuple[str, str, str], left: int) -> None:
+        self.conditions.room[offer] = left
+
+    @rule(subnet=st.sampled_from(list(ZONES)), left=st.integers(0, 2))
+    def few_addresses_are_left(self, subnet: str, left: int) -> None:
+        self.conditions.addresses[subnet] = left
+
+    @rule(market=markets, family=st.sampled_from(["c7i", "m7i"]), most=st.integers(0, 2))
+    def a_quota_is_low(self, market: str, family: str, most: int) -> None:
+        self.conditions.quotas[market, family] = most
+
+    @rule()
+    def ec2_throttles(self) -> None:
+        self.conditions.throttle_as_aws()
+
+    @rule(launch=st.floats(0.0, 20.0), end=st.floats(0.0, 30.0))
+    def listings_lag(self, launch: float, end: float) -> None:
+        self.conditions.launch_lag = lambda: self.world.random.uniform(0.0, launch)
+        self.conditions.end_lag = lambda: self.world.random.uniform(0.0, end)
+
+    @rule(page=st.integers(0, 2))
+    def listings_fail(self, page: int) -> None:
+        self.world.ec2.fails_from_page = page
+        self.all.round(1.0)
+
+    @rule(action=actions, refusal=refusals, times=st.integers(1, 3))
+    def ec2_refuses(self, action: str, refusal: tuple[str, int], times: int) -> None:
+        code, status = refusal
+        queue = self.world.ec2.refusals.setdefault(action, [])
+        queue += [Refusal(code, "so it was drawn", status)] * times
+        self.all.round(1.0)
+
+    @rule()
+    def ec2_is_slow(self) -> None:
+        self.all.slow = True
+
+    @rule(after=st.floats(1.0, 90.0), code=late_codes, times=st.integers(1, 3))
+    def launches_will_fail_late(self, after: float, code: str, times: int) -> None:
+        self.world.failures += [Failure(after=after, code=code)] * times
+
+    @rule(action=actions, done=st.booleans(), times=st.integers(1, 3))
+    def answers_get_lost(self, action: str, done: bool, times: int) -> None:
+        self.all.ambushes += [Ambush(action=action, done=done, effect="lost")] * times
+        self.all.round(1.0)
+
+    @rule()
+    def ec2_is_well_again(self) -> None:
+        self.all.heal()
+        self.all.round(1.0)
+
+    # machines
+
+    @rule(ills=st.lists(st.sampled_from(Ill), min_size=1, max_size=3))
+    def machines_will_be_ill(self, ills: list[Ill]) -> None:
+        self.world.ills += ills
+
+    @rule()
+    def boots_are_slow(self) -> None:
+        self.world.slow_boots = True
+
+    @rule(number=st.integers(0, 20))
+    def a_machine_is_taken_away(self, number: int) -> None:
+        living = [machine for machine in self.world.machines.values() if machine.alive]
+        if living:
+            self.world.interrupt(living[number % len(living)])
+        self.all.round(1.0)
+
+    # parents
+
+    @precondition(lambda self: len(self.all.parents) < PARENTS)
+    @rule()
+    def a_parent_starts(self) -> None:
+        self.all.start()
+        self.all.round(1.0)
+
+    @precondition(lambda self: self.all.parents)
+    @rule(number=st.integers(0, PARENTS - 1), again=st.booleans())
+    def a_parent_crashes(self, number: int, again: bool) -> None:
+        self.all.crash(self._parent(number))
+        if again:
+            self.all.start()
+        self.all.round(1.0)
+
+    @precondition(lambda self: self.all.parents)
+    @rule(number=st.integers(0, PARENTS - 1), again=st.booleans())
+    def a_parent_is_stopped(self, number: int, again: bool) -> None:
+        self.all.stop(self._parent(number))
+        if again:
+            self.all.start()
+        self.all.round(1.0)
+
+    @precondition(lambda self: self.all.parents)
+    @rule(number=st.integers(0, PARENTS - 1))
+    def a_parent_stands_still(self, number: int) -> None:
+        self._parent(number).paused = True
+        self.all.round(1.0)
+
+    @rule()
+    def all_parents_go_on(self) -> None:
+        for parent in self.all.parents:
+            parent.paused = False
+        self.all.round(1.0)
+
+    @rule(action=actions, done=st.booleans())
+    def a_parent_will_crash_in_a_call(self, action: str, done: bool) -> None:
+        self.all.ambushes.append(Ambush(action=action, done=done, effect="crash"))
+        self.all.round(1.0)
+
+    @rule(action=actions, seconds=st.floats(1.0, 30.0))
+    def a_parent_will_stand_still_before_a_call(self, action: str, seconds: float) -> None:
+        self.all.ambushes.append(Ambush(action=action, done=False, effect="pause", seconds=seconds))
+        self.all.round(1.0)
+
+    @rule(action=actions, seconds=st.floats(1.0, 300.0))
+    def a_parent_will_stand_still_after_a_call(self, action: str, seconds: float) -> None:
+        self.all.ambushes.append(Ambush(action=action, done=True, effect="pause", seconds=seconds))
+        self.all.round(1.0)
+
+    @rule()
+    def the_lease_does_not_answer(self) -> None:
+        self.all.board.silent = True
+        self.all.round(1.0)
+
+    @rule()
+    def the_broker_does_not_answer(self) -> None:
+        self.world.broker_silent = True
+        self.all.round(1.0)
+
+    @rule(pool=pools, most=st.integers(1, 5))
+    def max_is_changed(self, pool: str, most: int) -> None:
+        self.world.set_max(pool, most)
+        for parent in list(self.all.parents):
+            self.all.crash(parent)
+            self.all.start()
+        self.all.round(1.0)
+
+    def _parent(self, number: int) -> VirtualParent:
+        return self.all.parents[number % len(self.all.parents)]
+
+    # what must hold
+
+    @invariant()
+    def nothing_went_wrong(self) -> None:
+        assert self.world.wrongs == []
+
+    def teardown(self) -> None:
+        if self.world.wrongs:
+            return
+        left = self.all.settle()
+        assert self.world.wrongs == []
+        assert left == ""
+
+
+@pytest.fixture(autouse=True)
+def quiet() -> None:
+    """Leave out what nobody reads: a thousand schedules log a lot."""
+    logging.getLogger("celery_flame_ec2").setLevel(logging.ERROR)
+    logging.getLogger("celery_flame_ec2").propagate = False
+
+
+Launching.TestCase.settings = settings(
+    max_examples=SCHEDULES,
+    stateful_step_count=STEPS,
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    print_blob=True,
+)
+TestLaunching = Launching.TestCase
