@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from moto.s3.models import s3_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 
 from tests.box import wire
+from tests.box.conditions import Conditions
 from tests.box.ec2 import Ec2, Machines
 from tests.box.faults import Call, Delay, Effect, Fault, Faults, LoseAnswer, Refuse
 from tests.box.history import History, Transition
@@ -153,9 +155,15 @@ class Cloud:
         """Do such calls, then drop the connection instead of answering."""
         self._add(action, LoseAnswer(), times, where)
 
+    @property
+    def conditions(self) -> Conditions:
+        """What EC2 is short of, slow with and strict about, to be set."""
+        return self.ec2.conditions
+
     def heal(self) -> None:
-        """End every fault."""
+        """End every fault, and every shortage, lag and limit; what was counted for them is counted anew."""
         self._faults.clear()
+        self.ec2.conditions = Conditions(time.monotonic)
 
     def _add(self, action: str, effect: Effect, times: int | None, where: Mapping[str, str] | None) -> None:
         self._faults.add(Fault(action=action, effect=effect, times=times, where=dict(where or {})))

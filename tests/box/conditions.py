@@ -174,6 +174,10 @@ class Conditions:
             del self._failing[instance_id]
         return found
 
+    def dooms(self, instance_id: str) -> bool:
+        """Tell whether this launch will fail; until then it stays pending."""
+        return instance_id in self._failing
+
     def lists(self, instance_id: str) -> bool:
         """Tell whether a listing knows of this instance yet; also whether a call by its id does."""
         return self._clock() >= self._listed_from.get(instance_id, float("-inf"))

@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, ReadTimeoutError
 
 from tests.box.cloud import ROLE, Cloud
+from tests.box.conditions import Failure, Limit, Offer
 from tests.box.metadata import Credentials
 
 ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"})
@@ -239,3 +240,185 @@ def test_queues_and_parameters_work_as_in_moto(cloud: Cloud) -> None:
     assert cloud.called("SendMessage")[0].service == "sqs"
     cloud.client("ssm").put_parameter(Name="/secret", Value="s", Type="SecureString")
     assert cloud.client("ssm").get_parameter(Name="/secret", WithDecryption=True)["Parameter"]["Value"] == "s"
+
+
+# what EC2 is short of, slow with and strict about
+
+
+def reason(cloud: Cloud, instance_id: str) -> tuple[str, str]:
+    """Return an instance's state and the code of its reason, as a listing tells them."""
+    (found,) = listed(cloud, InstanceIds=[instance_id])
+    return found["State"]["Name"], found.get("StateReason", {}).get("Code", "")
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"ImageId": "ami-12345678"}, "InvalidAMIID.NotFound"),
+        ({"InstanceType": "t9.nano"}, "InvalidInstanceType.NotFound"),
+        ({"SubnetId": "subnet-12345678"}, "InvalidSubnetID.NotFound"),
+        ({"SecurityGroupIds": ["sg-12345678"]}, "InvalidGroup.NotFound"),
+        ({"UserData": "x" * 16385}, "InvalidUserData.Malformed"),
+        ({"IamInstanceProfile": {"Name": "nobody"}}, "InvalidParameterValue"),
+        ({"NetworkInterfaces": [{"DeviceIndex": 0, "SubnetId": "subnet-12345678"}]}, "InvalidSubnetID.NotFound"),
+        ({"NetworkInterfaces": [{"DeviceIndex": 0, "Groups": ["sg-12345678"]}]}, "InvalidGroup.NotFound"),
+    ],
+    ids=lambda value: str(value)[:50],
+)
+def test_a_dry_run_tells_a_bad_request_before_it_says_yes(cloud: Cloud, request_: dict[str, Any], code: str) -> None:
+    assert refused(cloud, **request_, DryRun=True) == code
+    assert cloud.history.events == []
+
+
+def test_a_dry_run_launches_nothing_uses_nothing_up_and_sees_no_shortage(cloud: Cloud) -> None:
+    cloud.conditions.quotas[("on-demand", "t3")] = 1
+    for _ in range(2):
+        assert refused(cloud, DryRun=True, ClientToken="one") == "DryRunOperation"
+    cloud.conditions.quotas[("on-demand", "t3")] = 0
+    assert refused(cloud, DryRun=True) == "DryRunOperation"
+    assert refused(cloud) == "VcpuLimitExceeded"
+    assert cloud.history.events == []
+    cloud.conditions.quotas.clear()
+    assert len(run(cloud, ClientToken="one")) == 1
+
+
+def test_a_launch_gets_what_is_left_and_then_nothing_by_market_type_and_zone(cloud: Cloud) -> None:
+    first, second = cloud.subnet_ids
+    zone = cloud.client("ec2").describe_subnets(SubnetIds=[first])["Subnets"][0]["AvailabilityZone"]
+    cloud.conditions.room[("spot", "t3.nano", zone)] = 2
+    spot = {"InstanceMarketOptions": {"MarketType": "spot"}}
+    assert len(run(cloud, MaxCount=5, SubnetId=first, **spot)) == 2
+    assert refused(cloud, SubnetId=first, **spot) == "InsufficientInstanceCapacity"
+    assert len(run(cloud, MaxCount=3, SubnetId=second, **spot)) == 3
+    assert len(run(cloud, MaxCount=3, SubnetId=first)) == 3
+    assert len(run(cloud, MaxCount=3, SubnetId=first, InstanceType="t3.micro", **spot)) == 3
+
+
+def test_a_launch_that_needs_more_than_is_left_gets_nothing(cloud: Cloud) -> None:
+    cloud.conditions.quotas[("on-demand", "t3")] = 2
+    assert refused(cloud, MinCount=3, MaxCount=3) == "VcpuLimitExceeded"
+    assert listed(cloud) == []
+
+
+def test_a_capacity_error_is_a_server_error_as_in_ec2(cloud: Cloud) -> None:
+    cloud.conditions.room[("on-demand", "t3.nano", "")] = 0
+    with pytest.raises(ClientError) as caught:
+        run(cloud)
+    assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 500
+
+
+@pytest.mark.parametrize(
+    ("market", "code"), [("spot", "MaxSpotInstanceCountExceeded"), ("on-demand", "VcpuLimitExceeded")]
+)
+def test_a_quota_holds_for_a_market_and_a_family_until_an_instance_ends(cloud: Cloud, market: str, code: str) -> None:
+    cloud.conditions.quotas[(market, "t3")] = 2
+    asked = {"InstanceMarketOptions": {"MarketType": market}}
+    ids = run(cloud, MaxCount=3, **asked)
+    assert len(ids) == 2
+    assert refused(cloud, InstanceType="t3.micro", **asked) == code
+    assert run(cloud, InstanceType="c5.large", **asked)
+    cloud.client("ec2").terminate_instances(InstanceIds=ids[:1])
+    assert run(cloud, InstanceType="t3.micro", **asked)
+
+
+def test_a_subnet_runs_out_of_addresses_and_gets_them_back(cloud: Cloud) -> None:
+    first, second = cloud.subnet_ids
+    cloud.conditions.addresses[first] = 1
+    ids = run(cloud, MaxCount=2, SubnetId=first)
+    assert len(ids) == 1
+    assert refused(cloud, SubnetId=first) == "InsufficientFreeAddressesInSubnet"
+    assert run(cloud, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": second}])
+    assert (
+        refused(cloud, NetworkInterfaces=[{"DeviceIndex": 0, "SubnetId": first}]) == "InsufficientFreeAddressesInSubnet"
+    )
+    cloud.client("ec2").terminate_instances(InstanceIds=ids)
+    assert run(cloud, SubnetId=first)
+
+
+def test_calls_beyond_the_bucket_are_refused_and_do_nothing(cloud: Cloud) -> None:
+    cloud.conditions.requests = {"RunInstances": Limit(burst=2, refill=0)}
+    assert run(cloud)
+    assert run(cloud)
+    assert refused(cloud) == "RequestLimitExceeded"
+    assert len(listed(cloud)) == 2
+    cloud.conditions.requests = {"RunInstances": Limit(burst=2, refill=1e6)}
+    assert run(cloud)
+
+
+def test_a_launch_counts_by_what_it_asks_for(cloud: Cloud) -> None:
+    cloud.conditions.resources = {
+        "RunInstances": Limit(burst=5, refill=0),
+        "TerminateInstances": Limit(burst=3, refill=0),
+    }
+    ids = run(cloud, MaxCount=4)
+    assert refused(cloud, MaxCount=2) == "RequestLimitExceeded"
+    ids += run(cloud, MaxCount=1)
+    impatient = cloud.client("ec2", config=ONCE)
+    with pytest.raises(ClientError, match="RequestLimitExceeded"):
+        impatient.terminate_instances(InstanceIds=ids)
+    impatient.terminate_instances(InstanceIds=ids[:3])
+
+
+def test_a_listing_with_a_filter_has_the_larger_bucket(cloud: Cloud) -> None:
+    cloud.conditions.requests = {"Describe": Limit(burst=2, refill=0), "Describe*": Limit(burst=1, refill=0)}
+    ec2 = cloud.client("ec2", config=ONCE)
+    ec2.describe_instances()
+    with pytest.raises(ClientError, match="RequestLimitExceeded"):
+        ec2.describe_instances()
+    for _ in range(2):
+        ec2.describe_instances(MaxResults=5)
+    with pytest.raises(ClientError, match="RequestLimitExceeded"):
+        ec2.describe_instances(MaxResults=5)
+
+
+def test_a_launch_is_not_listed_at_once_nor_known_by_its_id(cloud: Cloud) -> None:
+    old = run(cloud)
+    cloud.conditions.launch_lag = lambda: 3600.0
+    (young,) = run(cloud, ClientToken="young")
+    assert [one["InstanceId"] for one in listed(cloud)] == old
+    assert listed(cloud, Filters=[{"Name": "client-token", "Values": ["young"]}]) == []
+    for ask in ("describe_instances", "terminate_instances"):
+        with pytest.raises(ClientError, match=r"InvalidInstanceID\.NotFound"):
+            getattr(cloud.client("ec2"), ask)(InstanceIds=[young])
+    assert run(cloud, ClientToken="young") == [young]
+    cloud.heal()
+    assert {one["InstanceId"] for one in listed(cloud)} == {*old, young}
+
+
+def test_an_instance_that_ended_is_listed_as_it_was_until_the_news_is_there(cloud: Cloud) -> None:
+    cloud.conditions.end_lag = lambda: 3600.0
+    (instance_id,) = run(cloud)
+    cloud.client("ec2").terminate_instances(InstanceIds=[instance_id])
+    assert reason(cloud, instance_id) == ("running", "")
+    assert listed(cloud, Filters=[{"Name": "instance-state-name", "Values": ["running"]}])
+    cloud.client("ec2").terminate_instances(InstanceIds=[instance_id])
+    assert cloud.history.states()[instance_id].state == "terminated"
+    cloud.heal()
+    assert reason(cloud, instance_id) == ("terminated", "Client.UserInitiatedShutdown")
+
+
+def test_a_launch_that_was_granted_fails_later_and_says_why(cloud: Cloud) -> None:
+    codes = iter(["Client.InternalError", None])
+
+    def fate(_: Offer) -> Failure | None:
+        code = next(codes)
+        return Failure(after=0.0, code=code, message="Client error on launch") if code else None
+
+    cloud.conditions.fate = fate
+    doomed, sound = run(cloud, MaxCount=2)
+    assert cloud.history.states()[doomed].state == "pending"
+    assert reason(cloud, doomed) == ("terminated", "Client.InternalError")
+    assert (
+        listed(cloud, InstanceIds=[doomed])[0]["StateReason"]["Message"]
+        == "Client.InternalError: Client error on launch"
+    )
+    assert reason(cloud, sound) == ("running", "")
+    assert [event.state for event in cloud.history.events if event.instance_id == doomed] == ["pending", "terminated"]
+
+
+def test_a_launch_that_will_fail_is_pending_until_then(cloud: Cloud) -> None:
+    cloud.conditions.fate = lambda _: Failure(after=3600.0)
+    (instance_id,) = run(cloud)
+    assert reason(cloud, instance_id)[0] == "pending"
+    cloud.client("ec2").terminate_instances(InstanceIds=[instance_id])
+    assert reason(cloud, instance_id) == ("terminated", "Client.UserInitiatedShutdown")
