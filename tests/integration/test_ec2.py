@@ -353,8 +353,9 @@ def template(cloud: Cloud, **data: Any) -> str:
 
 def test_a_template_with_network_interfaces_is_used_as_it_is(cloud: Cloud) -> None:
     interface = {"DeviceIndex": 0, "SubnetId": cloud.subnet_ids[1], "Groups": [cloud.security_group_ids[1]]}
+    theirs = base64.b64encode(b"#!/bin/sh\n").decode()
     of_template = template(
-        cloud, ImageId=cloud.image_id, InstanceType="t3.large", NetworkInterfaces=[interface], UserData="dGhlaXJz"
+        cloud, ImageId=cloud.image_id, InstanceType="t3.large", NetworkInterfaces=[interface], UserData=theirs
     )
     (runner,) = backend(cloud, launch_template_id=of_template, **NOTHING).launch(LETTER, 1)
     assert runner.instance_type == "t3.large"

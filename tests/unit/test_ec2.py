@@ -835,6 +835,7 @@ def test_without_credentials_the_error_says_so(clients: StubbedClients) -> None:
 
 
 def test_user_data_that_is_too_large_launches_nothing(clients: StubbedClients, requests: Requests) -> None:
+    ground_is_known(clients)
     noise = "".join(chr(0x4E00 + (number * 7919) % 20000) for number in range(20000))
     with pytest.raises(LaunchError, match="option 'env'"):
         backend(clients, env={"NOISE": noise}).launch(LETTER, 1)

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import base64
+from datetime import datetime, timezone
 from typing import Any
 
 import botocore.session
 import pytest
 from botocore.validate import ParamValidator
 
-from celery_flame_ec2.backends.ec2.recipe import Recipe, RootDisk, Rung, Template, recipe, rungs
+from celery_flame_ec2 import userdata
+from celery_flame_ec2.backends.ec2.recipe import Recipe, RootDisk, Rung, recipe, rungs
 from celery_flame_ec2.backends.ec2.request import run_instances_request
+from celery_flame_ec2.backends.ec2.template import Template
 from celery_flame_ec2.config import Ec2Options, RootVolume
 from celery_flame_ec2.errors import BackendError
 from celery_flame_ec2.imds import Identity
@@ -188,20 +191,39 @@ DISKS = [
 ]
 
 
-def test_a_templates_disks_are_left_alone_where_the_user_says_nothing_of_them() -> None:
-    assert not recipe(Ec2Options(), template(ImageId="ami-00000002", BlockDeviceMappings=DISKS), None).shapes_root
-    assert recipe(Ec2Options(), template(ImageId="ami-00000002"), None).shapes_root
+def with_disks(disks: list[dict[str, Any]], volume: RootVolume | None = None) -> Any:
+    return root(
+        Recipe(
+            image="ami-00000002",
+            template=template(ImageId="ami-00000002", BlockDeviceMappings=disks),
+            root_disk=RootDisk(name="/dev/xvda", size=8),
+            root_volume=volume,
+        )
+    )
+
+
+def test_a_root_disk_of_the_templates_is_left_alone_where_the_user_says_nothing_of_it() -> None:
+    assert with_disks(DISKS) is None
+
+
+def test_the_root_disk_beside_other_disks_of_a_template_is_encrypted() -> None:
+    ours = {"VolumeSize": 8, "Encrypted": True, "DeleteOnTermination": True}
+    assert with_disks(DISKS[1:]) == [{"DeviceName": "/dev/xvda", "Ebs": ours}, DISKS[1]]
 
 
 def test_a_root_volume_of_the_users_changes_the_templates_root_and_keeps_its_other_disks() -> None:
-    of_template = template(ImageId="ami-00000002", BlockDeviceMappings=DISKS)
-    volume = RootVolume(size=40)
-    made = Recipe(
-        image="ami-00000002", template=of_template, root_disk=RootDisk(name="/dev/xvda", size=8), root_volume=volume
-    )
-    assert made.shapes_root
     merged = {"VolumeSize": 40, "KmsKeyId": "k", "Encrypted": True, "DeleteOnTermination": True}
-    assert root(made) == [{"DeviceName": "/dev/xvda", "Ebs": merged}, DISKS[1]]
+    assert with_disks(DISKS, RootVolume(size=40)) == [{"DeviceName": "/dev/xvda", "Ebs": merged}, DISKS[1]]
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("gp3", True), (None, True), ("gp2", False)])
+def test_what_only_the_templates_volume_type_can_do_goes_where_the_user_names_another(
+    kind: str | None, kept: bool
+) -> None:
+    fast = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeType": "gp3", "Iops": 4000, "Throughput": 500}}
+    (disk,) = with_disks([fast], RootVolume(type=kind))
+    assert ({"Iops", "Throughput"} <= disk["Ebs"].keys()) is kept
+    assert disk["Ebs"]["VolumeType"] == kind or kind is None
 
 
 FULL = {
@@ -210,7 +232,7 @@ FULL = {
     "IamInstanceProfile": {"Name": "theirs"},
     "KeyName": "theirs",
     "SecurityGroupIds": ["sg-00000003"],
-    "UserData": "dGhlaXJz",
+    "UserData": "IyEvYmluL3NoCg==",
 }
 #: What must be ours whatever a template says.
 ALWAYS = {
@@ -267,16 +289,102 @@ def test_a_subnet_of_the_users_goes_into_the_templates_network_interface() -> No
     assert not {"SubnetId", "SecurityGroupIds"} & request.keys()
 
 
-def test_a_public_address_beside_a_templates_own_groups_is_refused_before_ec2_does() -> None:
-    with pytest.raises(BackendError, match="lt-00000001 has security groups outside a network interface"):
-        recipe(Ec2Options(associate_public_ip=True), template(**FULL), None)
-
-
 SPOT = {"ImageId": "ami-00000002", "InstanceMarketOptions": {"MarketType": "spot"}}
+LASTING = {
+    "SpotInstanceType": "persistent",
+    "InstanceInterruptionBehavior": "stop",
+    "ValidUntil": datetime(2030, 1, 1, tzinfo=timezone.utc),
+    "MaxPrice": "0.05",
+}
 
 
-def test_a_templates_market_holds_where_the_user_names_none() -> None:
-    assert "InstanceMarketOptions" not in request_of(recipe(Ec2Options(), template(**SPOT), None))
+@pytest.mark.parametrize("market", [(), ("spot",)], ids=["the template's", "the user's"])
+def test_spot_of_a_template_is_asked_for_once_at_its_price_and_its_request_is_tagged(market: tuple[str, ...]) -> None:
+    of_template = template(**{**SPOT, "InstanceMarketOptions": {"MarketType": "spot", "SpotOptions": LASTING}})
+    options = Ec2Options(market=market) if market else Ec2Options()
+    request = request_of(recipe(options, of_template, None))
+    assert request["InstanceMarketOptions"] == {
+        "MarketType": "spot",
+        "SpotOptions": {
+            "MaxPrice": "0.05",
+            "SpotInstanceType": "one-time",
+            "InstanceInterruptionBehavior": "terminate",
+        },
+    }
+    assert "spot-instances-request" in [tagged["ResourceType"] for tagged in request["TagSpecifications"]]
+
+
+def test_a_market_of_a_template_that_is_not_spot_is_left_to_it() -> None:
+    block = {"ImageId": "ami-00000002", "InstanceMarketOptions": {"MarketType": "capacity-block"}}
+    assert "InstanceMarketOptions" not in request_of(recipe(Ec2Options(), template(**block), None))
+
+
+def test_the_templates_tags_stay_and_ours_go_before_them() -> None:
+    theirs = [{"Key": "Name", "Value": "web"}, {"Key": "flame:owner", "Value": "somebody"}]
+    of_template = template(
+        ImageId="ami-00000002",
+        TagSpecifications=[
+            {"ResourceType": "instance", "Tags": theirs},
+            {"ResourceType": "spot-instances-request", "Tags": theirs},
+        ],
+    )
+    sent = request_of(recipe(Ec2Options(), of_template, None))["TagSpecifications"]
+    ours = {"Key": "flame:owner", "Value": "shop"}
+    assert sent == [
+        {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "web"}, ours]},
+        {"ResourceType": "volume", "Tags": [ours]},
+        {"ResourceType": "network-interface", "Tags": [ours]},
+    ]
+
+
+def test_metadata_shows_no_tags_where_a_templates_tag_has_a_name_that_it_cannot_show() -> None:
+    tagged = [{"ResourceType": "instance", "Tags": [{"Key": "kubernetes.io/cluster", "Value": "x"}]}]
+    made = recipe(Ec2Options(), template(ImageId="ami-00000002", TagSpecifications=tagged), None)
+    assert request_of(made)["MetadataOptions"]["InstanceMetadataTags"] == "disabled"
+
+
+def test_metadata_is_as_the_template_says_but_for_version_2() -> None:
+    theirs = {
+        "State": "pending",
+        "HttpEndpoint": "disabled",
+        "HttpTokens": "optional",
+        "HttpPutResponseHopLimit": 3,
+        "HttpProtocolIpv6": "enabled",
+        "InstanceMetadataTags": "disabled",
+    }
+    made = recipe(Ec2Options(), template(ImageId="ami-00000002", MetadataOptions=theirs), None)
+    assert request_of(made)["MetadataOptions"] == {
+        "HttpEndpoint": "enabled",
+        "HttpTokens": "required",
+        "HttpPutResponseHopLimit": 3,
+        "HttpProtocolIpv6": "enabled",
+        "InstanceMetadataTags": "disabled",
+    }
+
+
+def test_protection_that_would_keep_a_parent_from_ending_an_instance_is_taken_back() -> None:
+    guarded = {"ImageId": "ami-00000002", "DisableApiTermination": True, "DisableApiStop": True}
+    request = request_of(recipe(Ec2Options(), template(**guarded, InstanceInitiatedShutdownBehavior="stop"), None))
+    assert (request["DisableApiTermination"], request["DisableApiStop"]) == (False, False)
+    assert request["InstanceInitiatedShutdownBehavior"] == "terminate"
+    assert "DisableApiTermination" not in request_of(recipe(USER, None, None))
+
+
+def test_a_template_without_a_primary_interface_gets_one() -> None:
+    second = {"DeviceIndex": 1, "SubnetId": "subnet-00000004"}
+    of_template = template(ImageId="ami-00000002", NetworkInterfaces=[second])
+    assert request_of(recipe(Ec2Options(), of_template, None))["NetworkInterfaces"] == [{"DeviceIndex": 0}, second]
+    options = Ec2Options(subnet_id=("subnet-00000001",))
+    assert request_of(recipe(options, of_template, None))["NetworkInterfaces"] == [
+        {"DeviceIndex": 0, "SubnetId": "subnet-00000001"},
+        second,
+    ]
+
+
+def test_an_interface_as_ec2_describes_it_can_be_said_again_with_every_word() -> None:
+    model = botocore.session.get_session().get_service_model("ec2")
+    described = model.shape_for("LaunchTemplateInstanceNetworkInterfaceSpecification").members
+    assert described.keys() <= model.shape_for("InstanceNetworkInterfaceSpecification").members.keys()
 
 
 def test_falling_back_from_a_templates_spot_really_is_on_demand() -> None:
@@ -325,3 +433,17 @@ def test_the_type_is_the_users_or_the_templates_or_this_instances_or_the_smalles
 def test_a_template_without_an_image_is_named() -> None:
     with pytest.raises(BackendError, match="launch template lt-00000001 version 7 names no image"):
         recipe(Ec2Options(), template(), None)
+
+
+def test_user_data_of_a_template_comes_along_as_a_part_of_its_own() -> None:
+    made = recipe(Ec2Options(), template(**FULL), None)
+    assert made.user_data == userdata.part(b"#!/bin/sh\n")
+    assert recipe(USER, None, None).user_data == ""
+
+
+@pytest.mark.parametrize("text", ["not base64", base64.b64encode(b"<powershell>secret</powershell>").decode()])
+def test_user_data_that_cannot_go_to_cloud_init_is_refused_with_the_template_named_and_a_remedy(text: str) -> None:
+    with pytest.raises(BackendError, match="lt-00000001 version 7 has user data that cannot") as failure:
+        recipe(Ec2Options(), template(ImageId="ami-00000002", UserData=text), None)
+    assert "'launch_template_version'" in str(failure.value)
+    assert "secret" not in str(failure.value)

@@ -13,6 +13,7 @@ from ...errors import BackendError, MetadataError
 from ...imds import Identity, Metadata
 from . import lookups
 from .clients import Clients, Place, Refused, asking
+from .conflicts import conflicts_of_place
 from .recipe import Recipe, recipe
 from .refusals import Meaning, Refusal
 
@@ -60,6 +61,8 @@ class Cookbook:
         held_until, made = self._recipes.get(pool.name, (-math.inf, None))
         if made is None or self._clock() >= held_until:
             made = self._look_up(pool.ec2)
+            if problems := tuple(conflicts_of_place(made, runners=pool.max)):
+                raise BackendError("; ".join(problems))
             self._recipes[pool.name] = (self._clock() + RECIPE_TTL, made)
         return made
 
@@ -94,9 +97,11 @@ class Cookbook:
         image = made.image
         if image.startswith(lookups.RESOLVE):
             image = lookups.image_id(self._clients.ssm(place), image)
-        root_disk = lookups.root_disk(client, image) if made.shapes_root else None
+        root_disk = lookups.root_disk(client, image)
         zones = self._zones(client, [subnet for subnet in made.subnet_ids if subnet])
-        return dataclasses.replace(made, image_id=made.image_id and image, root_disk=root_disk, zones=zones)
+        # What a template names by a parameter is sent by its id: a launch sent twice must mean the same one.
+        image_id = image if made.image_id or image != made.image else None
+        return dataclasses.replace(made, image_id=image_id, root_disk=root_disk, zones=zones)
 
     def _zones(self, client: EC2Client, subnet_ids: list[str]) -> dict[str, str]:
         try:

@@ -107,8 +107,8 @@ class Launches:
 
     def _prepared(self, letter: Parent, pool: PoolSettings) -> tuple[Place, Recipe, bytes]:
         try:
-            user_data = boot.user_data(boot.document(letter, pool.ec2))
-            return self._cookbook.place(pool.ec2), self._recipe(pool), user_data
+            place, made = self._cookbook.place(pool.ec2), self._recipe(pool)
+            return place, made, boot.user_data(boot.document(letter, pool.ec2), made.user_data)
         except Refused as exc:
             if exc.refusal.meaning in PASSING:
                 throttled = exc.refusal.meaning is Meaning.THROTTLED

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from ...errors import BackendError
 from .clients import asking
 from .instances import LIVING
-from .recipe import RootDisk, Template
+from .recipe import RootDisk
+from .template import Template
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -7,44 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ... import userdata
 from ...config import Ec2Options, RootVolume
 from ...errors import BackendError
 from ...imds import Identity
+from .conflicts import conflicts
 from .offers import Offer
+from .template import Template
 
 #: Where nobody names a type: neither user, template nor metadata.
 SMALLEST_TYPE = "t3.nano"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Template:
-    """One version of a launch template; `data` is what EC2 describes as LaunchTemplateData."""
-
-    id: str
-    version: str
-    data: Mapping[str, Any]
-
-    @property
-    def interfaces(self) -> tuple[Mapping[str, Any], ...]:
-        """Return its network interfaces, the primary one first."""
-        interfaces = self.data.get("NetworkInterfaces") or ()
-        return tuple(sorted(interfaces, key=lambda interface: int(interface.get("DeviceIndex") or 0)))
-
-    @property
-    def has_subnet(self) -> bool:
-        """Return whether its instances know their subnet (a template can say it in an interface only)."""
-        return bool(self.interfaces and {"SubnetId", "NetworkInterfaceId"} & self.interfaces[0].keys())
-
-    @property
-    def has_security_groups(self) -> bool:
-        """Return whether its instances know their security groups, wherever it says them."""
-        in_interface = bool(self.interfaces and {"Groups", "NetworkInterfaceId"} & self.interfaces[0].keys())
-        return in_interface or self.has_groups_of_its_own
-
-    @property
-    def has_groups_of_its_own(self) -> bool:
-        """Return whether it says security groups outside a network interface."""
-        return bool(self.data.get("SecurityGroupIds") or self.data.get("SecurityGroups"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,12 +48,7 @@ class Recipe:
     iam_instance_profile: str | None = None
     key_name: str | None = None
     zones: Mapping[str, str] = field(default_factory=dict)  #: of its subnets, where they are known
-
-    @property
-    def shapes_root(self) -> bool:
-        """Return whether the request says anything of the root disk: it does unless only the template did."""
-        has_disks = bool(self.template and self.template.data.get("BlockDeviceMappings"))
-        return self.root_volume is not None or not has_disks
+    user_data: str = ""  #: the template's own, as `userdata.part` gives it
 
     @property
     def known_types(self) -> tuple[str, ...]:
@@ -130,8 +97,7 @@ def recipe(options: Ec2Options, template: Template | None, identity: Identity | 
     data = template.data if template else {}
     image_id = options.image_id or _missing(data, "ImageId", identity.image_id if identity else None)
     profile = identity.instance_profile_arn if identity else None
-    _check(options, template)
-    return Recipe(
+    made = Recipe(
         template=template,
         image=_image(image_id, template),
         image_id=image_id,
@@ -143,7 +109,11 @@ def recipe(options: Ec2Options, template: Template | None, identity: Identity | 
         associate_public_ip=options.associate_public_ip,
         iam_instance_profile=options.iam_instance_profile or _missing(data, "IamInstanceProfile", profile),
         key_name=options.key_name,
+        user_data=_user_data(template),
     )
+    if problems := tuple(conflicts(made)):
+        raise BackendError("; ".join(problems))
+    return made
 
 
 def rungs(made: Recipe) -> Iterator[Rung]:
@@ -166,7 +136,7 @@ def _type(data: Mapping[str, Any], identity: Identity | None) -> str | None:
 
 
 def _subnet(template: Template | None, identity: Identity | None) -> str | None:
-    return None if identity is None or (template and template.has_subnet) else identity.subnet_id
+    return None if identity is None or (template and template.places_itself) else identity.subnet_id
 
 
 def _security_groups(template: Template | None, identity: Identity | None) -> tuple[str, ...]:
@@ -176,14 +146,17 @@ def _security_groups(template: Template | None, identity: Identity | None) -> tu
 def _image(image_id: str | None, template: Template | None) -> str:
     image = image_id or (template.data.get("ImageId") if template else None)
     if not image:
-        where = f"launch template {template.id} version {template.version} names" if template else "the options name"
+        where = f"{template} names" if template else "the options name"
         raise BackendError(f"{where} no image; give option 'image_id'")
     return str(image)
 
 
-def _check(options: Ec2Options, template: Template | None) -> None:
-    if template and options.associate_public_ip is not None and template.has_groups_of_its_own:
+def _user_data(template: Template | None) -> str:
+    try:
+        return userdata.part(template.user_data) if template else ""
+    except ValueError as exc:
         raise BackendError(
-            f"launch template {template.id} has security groups outside a network interface, and EC2 refuses "
-            "option 'associate_public_ip' beside them; move them into a network interface of the template"
-        )
+            f"{template} has user data that cannot go to cloud-init beside ours: {exc}; runners need an image with "
+            "cloud-init and user data it runs, which begins with #!, #cloud-config, #include, #cloud-boothook or "
+            "## template: jinja, or is a MIME multipart; name a version without it in option 'launch_template_version'"
+        ) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from .recipe import Recipe, Rung
 
 #: What is tagged in the launch call itself, so that nothing of ours ever exists without its owner's name.
 TAGGED = ("instance", "volume", "network-interface")
+IN_METADATA = re.compile(r"(?!(\.|\.\.|_index)$)[0-9a-zA-Z\-_+=,.@:]{1,255}")  #: names that metadata can show
 SPOT_REQUEST = "spot-instances-request"  #: and this, where the launch asks for spot
 
 
@@ -23,8 +25,8 @@ def run_instances_request(
         "MaxCount": count,
         "UserData": user_data,
         "InstanceInitiatedShutdownBehavior": "terminate",
-        "MetadataOptions": _metadata_options(made),
-        "TagSpecifications": _tag_specifications(rung, tags),
+        "MetadataOptions": _metadata_options(made, tags),
+        "TagSpecifications": _tag_specifications(made, rung, tags),
         "LaunchTemplate": made.template
         and {"LaunchTemplateId": made.template.id, "Version": made.template.version},
         "ImageId": made.image_id,
@@ -34,54 +36,86 @@ def run_instances_request(
         "IamInstanceProfile": _profile(made.iam_instance_profile),
         "KeyName": made.key_name,
         **_network(made, rung),
+        **_endable(made),
     }  # fmt: skip
     return _said(request)
 
 
-def _tag_specifications(rung: Rung, tags: Mapping[str, str]) -> list[dict[str, Any]]:
-    listed = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
-    kinds = (*TAGGED, SPOT_REQUEST) if rung.market == "spot" else TAGGED
-    return [{"ResourceType": kind, "Tags": listed} for kind in kinds]
+def _tag_specifications(made: Recipe, rung: Rung, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Tag what the launch makes: with the template's tags too, as a list in a request may replace its whole list."""
+    # EC2 refuses tags for spot requests where there will be none.
+    kinds = (*TAGGED, SPOT_REQUEST) if _market(made, rung) == "spot" else TAGGED
+    of_template = {kind: made.template.tags(kind) if made.template else {} for kind in kinds}
+    return [{"ResourceType": kind, "Tags": _listed({**of_template[kind], **tags})} for kind in kinds]
 
 
-def _metadata_options(made: Recipe) -> dict[str, Any]:
-    """Require version 2 with tags, whatever a template says: the bootstrap speaks it; keep its hop limit."""
-    of_template = (made.template.data.get("MetadataOptions") if made.template else None) or {}
-    hops = of_template.get("HttpPutResponseHopLimit", 1)
-    needed = {"HttpEndpoint": "enabled", "HttpTokens": "required", "InstanceMetadataTags": "enabled"}
-    return {**needed, "HttpPutResponseHopLimit": hops}
+def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
+    return [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
+
+
+def _metadata_options(made: Recipe, tags: Mapping[str, str]) -> dict[str, Any]:
+    """Require version 2, whatever a template says: the bootstrap speaks it. All else is the template's to say."""
+    of_template = dict((made.template.data.get("MetadataOptions") if made.template else None) or {})
+    of_template.pop("State", None)
+    options = {"HttpPutResponseHopLimit": 1, "InstanceMetadataTags": "enabled", **of_template}
+    names = {*tags, *(made.template.tags("instance") if made.template else ())}
+    if not all(IN_METADATA.fullmatch(name) for name in names):
+        options["InstanceMetadataTags"] = "disabled"  # EC2 refuses to show tags whose names no path can hold
+    return {**options, "HttpEndpoint": "enabled", "HttpTokens": "required"}
+
+
+def _market(made: Recipe, rung: Rung) -> str | None:
+    return rung.market or (made.template.market if made.template else None)
 
 
 def _market_options(made: Recipe, rung: Rung) -> dict[str, Any] | None:
-    if rung.market == "spot":
-        once = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
-        return {"MarketType": "spot", "SpotOptions": once}
-    overruled = made.template is not None and bool(made.template.data.get("InstanceMarketOptions"))
-    return {"MarketType": "on-demand"} if rung.market == "on-demand" and overruled else None
+    """Ask for spot once, and to have it terminated: a persistent request would raise an instance again and again."""
+    of_template = (made.template.data.get("InstanceMarketOptions") if made.template else None) or {}
+    if _market(made, rung) == "spot":
+        price = (of_template.get("SpotOptions") or {}).get("MaxPrice")
+        once = {"MaxPrice": price, "SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        return {"MarketType": "spot", "SpotOptions": _said(once)}
+    return {"MarketType": "on-demand"} if rung.market == "on-demand" and of_template else None
+
+
+def _endable(made: Recipe) -> dict[str, bool]:
+    """Take back a template's protections under which a parent could not end what it raised."""
+    data = made.template.data if made.template else {}
+    return {name: False for name in ("DisableApiStop", "DisableApiTermination") if data.get(name)}
 
 
 def _network(made: Recipe, rung: Rung) -> dict[str, Any]:
     """Say subnet and groups in the one form that EC2 takes beside what the template says."""
-    interfaces = made.template.interfaces if made.template else ()
+    interfaces, primary = (made.template.interfaces, made.template.primary) if made.template else ((), {})
     groups = list(made.security_group_ids)
     if not interfaces and made.associate_public_ip is None:
         return {"SubnetId": rung.subnet_id, "SecurityGroupIds": groups}
     ours = {"SubnetId": rung.subnet_id, "Groups": groups, "AssociatePublicIpAddress": made.associate_public_ip}
-    if not _said(ours):
+    if primary and not _said(ours):
         return {}
     # A list in a request takes the place of the template's whole list, so what that says is said again.
-    first, *others = interfaces or ({"DeviceIndex": 0},)
-    return {"NetworkInterfaces": [{**first, **_said(ours)}, *map(dict, others)]}
+    others = [dict(interface) for interface in interfaces if interface is not primary]
+    return {"NetworkInterfaces": [{"DeviceIndex": 0, **primary, **_said(ours)}, *others]}
 
 
 def _disks(made: Recipe) -> list[dict[str, Any]] | None:
+    """Say what the root disk is like: the options' word first, then the template's, then that it is encrypted."""
     if made.root_disk is None:
         return None
     of_template = (made.template.data.get("BlockDeviceMappings") if made.template else None) or ()
     disks = {str(disk.get("DeviceName")): dict(disk) for disk in of_template}
-    root = disks.pop(made.root_disk.name, {})
-    ebs = {"VolumeSize": made.root_disk.size, **root.get("Ebs", {}), **_ebs(made.root_volume or RootVolume())}
+    root = disks.pop(made.root_disk.name, None)
+    if root is not None and made.root_volume is None:
+        return None
+    ours = _ebs(made.root_volume or RootVolume())
+    ebs = {"VolumeSize": made.root_disk.size, **_fitting((root or {}).get("Ebs") or {}, ours), **ours}
     return [{"DeviceName": made.root_disk.name, "Ebs": _said(ebs)}, *disks.values()]
+
+
+def _fitting(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a template says of a volume without what only its own volume type can do, where ours is another."""
+    other = ours.get("VolumeType") not in (None, theirs.get("VolumeType"))
+    return {name: value for name, value in theirs.items() if not (other and name in ("Iops", "Throughput"))}
 
 
 def _ebs(volume: RootVolume) -> dict[str, Any]:
