@@ -111,12 +111,11 @@ def _packed(text: str) -> bytes:
 
 def _too_large(whole: int, ours: int) -> str:
     sizes = f"user data has {whole} bytes, EC2 takes {MAX_USER_DATA}"
-    remedy = 'shorten env, or replace long values with {"from_ssm": name} or {"from_secretsmanager": name}'
-    if whole == ours:
+    if whole == ours or ours > MAX_USER_DATA:
+        remedy = 'shorten env, or replace long values with {"from_ssm": name} or {"from_secretsmanager": name}'
         return f"option 'env': {sizes}; {remedy}"
-    sizes += f" (all of it packed: the launch template's own {whole - ours}, ours {ours})"
-    move = "move some of the template's into the image, or into a file that it fetches"
-    return f"option 'launch_template_id': {sizes}; {move}" + (f"; {remedy}" if ours > MAX_USER_DATA // 2 else "")
+    sizes += f" (packed: {ours} ours, {whole - ours} the launch template's own)"
+    return f"option 'launch_template_id': {sizes}; move some of the latter into the image, or into a file it fetches"
 
 
 def _message(parts: Sequence[str]) -> str:
