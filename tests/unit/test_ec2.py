@@ -577,6 +577,18 @@ def test_what_ec2s_rate_does_not_allow_now_is_left_for_later(
     assert len(one.launch(LETTER, 500)) == 100
 
 
+def test_only_what_was_launched_counts_against_ec2s_rate(clients: StubbedClients, requests: Requests) -> None:
+    ground_is_known(clients)
+    ticks, types = Clock(), ("c7i.large", "c6i.large", "m7i.large", "m6i.large", "r7i.large")
+    one = backend(clients, ticks, instance_type=types)
+    for start in (0, 5, 10):
+        for number in range(start, start + 5):
+            requests.give(number)
+        assert len(one.launch(LETTER, 1000)) == 5
+        ticks.now += 2.5
+    assert {request["MaxCount"] for request in requests.sent} == {100}
+
+
 def test_when_ec2_throttles_the_next_try_waits_with_some_chance_in_it(
     clients: StubbedClients, requests: Requests
 ) -> None:
@@ -637,6 +649,21 @@ def test_what_was_refused_lately_is_skipped_and_the_others_are_asked(
     requests.give(3)
     one.launch(LETTER, 1)
     assert requests.sent[-1]["SubnetId"] == "subnet-00000001"
+
+
+def test_what_was_to_be_had_meanwhile_is_refused_as_if_for_the_first_time(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    ticks = Clock()
+    one = backend(clients, ticks)
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    assert refused(one).retry_in == 180
+    ticks.now += 180
+    requests.give(1)
+    one.launch(LETTER, 1)
+    requests.refuse("InsufficientInstanceCapacity", status=500)
+    assert refused(one).retry_in == 180
 
 
 def test_two_subnets_of_one_zone_share_its_want_of_capacity(clients: StubbedClients, requests: Requests) -> None:
@@ -734,9 +761,22 @@ def test_a_lasting_no_to_one_rung_leaves_those_before_it(clients: StubbedClients
     requests.refuse("InvalidInstanceType")
     assert len(one.launch(LETTER, 2)) == 1
     ground_is_known(clients)
-    requests.give(2)
-    assert len(one.launch(LETTER, 2)) == 1
-    assert [request["InstanceType"] for request in requests.sent] == ["c7i.large", "c9x.large", "c7i.large"]
+    for number in (2, 3):
+        requests.give(number)
+        assert len(one.launch(LETTER, 2)) == 1
+    assert [request["InstanceType"][:2] for request in requests.sent] == ["c7", "c9", "c7", "c7"]
+
+
+def test_a_rung_before_a_lasting_no_is_tried_when_it_is_free_again(clients: StubbedClients, requests: Requests) -> None:
+    ticks = Clock()
+    one = backend(clients, ticks, instance_type=("c7i.large", "c9x.large"))
+    for at, free, wait in ((0, True, 60), (60, False, 120), (180, True, 240), (420, False, 120)):
+        ticks.now = 1000 + at
+        ground_is_known(clients)
+        if free:
+            requests.refuse("InsufficientInstanceCapacity", status=500)
+        requests.refuse("InvalidInstanceType")
+        assert refused(one).retry_in == wait
 
 
 def test_one_pools_lasting_no_stops_no_other(clients: StubbedClients, requests: Requests) -> None:
