@@ -16,6 +16,7 @@ from celery_flame_ec2.config import Ec2Options, RootVolume
 from celery_flame_ec2.errors import BackendError
 from celery_flame_ec2.imds import Identity
 
+TAGS = {"flame:owner": "shop", "flame:pool": "video"}
 USER_DATA = b"\x1f\x8b not text"
 USER = Ec2Options(
     image_id="ami-00000001", subnet_id=("subnet-00000001",), security_group_id=("sg-00000001", "sg-00000002")
@@ -39,7 +40,7 @@ def template(**data: Any) -> Template:
 
 def request_of(made: Recipe, rung: Rung | None = None, **changes: Any) -> dict[str, Any]:
     """Build a request, and let AWS's own model check its names and shapes."""
-    plain: dict[str, Any] = {"count": 1, "token": "t0", "tags": {"flame:owner": "shop"}, "user_data": USER_DATA}
+    plain: dict[str, Any] = {"count": 1, "token": "t0", "tags": TAGS, "user_data": USER_DATA}
     request = run_instances_request(made, rung or next(rungs(made)), **(plain | changes))
     model = botocore.session.get_session().get_service_model("ec2").operation_model("RunInstances")
     sent = request | {"UserData": base64.b64encode(request["UserData"]).decode()}
@@ -49,7 +50,8 @@ def request_of(made: Recipe, rung: Rung | None = None, **changes: Any) -> dict[s
 
 
 def test_a_plain_request_is_exactly_this() -> None:
-    tags = [{"Key": "flame:owner", "Value": "shop"}]
+    named = {"Name": "flame video", **TAGS}
+    tags = [{"Key": key, "Value": value} for key, value in sorted(named.items())]
     assert request_of(recipe(USER, None, None), count=5) == {
         "ClientToken": "t0",
         "MinCount": 1,
@@ -74,8 +76,8 @@ def test_a_plain_request_is_exactly_this() -> None:
 
 def test_the_same_values_give_the_same_request() -> None:
     made = recipe(USER, None, None)
-    first = request_of(made, ON_DEMAND, tags={"b": "2", "a": "1"})
-    assert first == request_of(made, ON_DEMAND, tags={"a": "1", "b": "2"})
+    first = request_of(made, ON_DEMAND, tags={**TAGS, "b": "2", "a": "1"})
+    assert first == request_of(made, ON_DEMAND, tags={"a": "1", "b": "2", **TAGS})
 
 
 @pytest.mark.parametrize(
@@ -329,12 +331,18 @@ def test_the_templates_tags_stay_and_ours_go_before_them() -> None:
         ],
     )
     sent = request_of(recipe(Ec2Options(), of_template, None))["TagSpecifications"]
-    ours = {"Key": "flame:owner", "Value": "shop"}
-    assert sent == [
-        {"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "web"}, ours]},
-        {"ResourceType": "volume", "Tags": [ours]},
-        {"ResourceType": "network-interface", "Tags": [ours]},
-    ]
+    assert {each["ResourceType"]: {tag["Key"]: tag["Value"] for tag in each["Tags"]} for each in sent} == {
+        "instance": {"Name": "web", **TAGS},
+        "volume": {"Name": "flame video", **TAGS},
+        "network-interface": {"Name": "flame video", **TAGS},
+    }
+
+
+def test_a_name_among_the_users_tags_goes_before_any_other() -> None:
+    theirs = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "web"}]}]
+    made = recipe(Ec2Options(), template(ImageId="ami-00000002", TagSpecifications=theirs), None)
+    for each in request_of(made, tags={**TAGS, "Name": "mine"})["TagSpecifications"]:
+        assert {"Key": "Name", "Value": "mine"} in each["Tags"]
 
 
 def test_metadata_shows_no_tags_where_a_templates_tag_has_a_name_that_it_cannot_show() -> None:

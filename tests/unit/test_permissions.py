@@ -125,7 +125,8 @@ def test_tags_are_given_in_a_launch_only() -> None:
 def test_all_that_a_launch_tags_may_be_created_and_tagged_and_nothing_else(market: str) -> None:
     made = Recipe(image="ami-1", image_id="ami-1", subnet_ids=("subnet-1",))
     rung = Rung(market=market, instance_type="t3.nano", subnet_id="subnet-1")
-    request = run_instances_request(made, rung, count=1, token="t", tags={"flame:owner": OWNER}, user_data=b"")
+    tags = {"flame:owner": OWNER, "flame:pool": "p"}
+    request = run_instances_request(made, rung, count=1, token="t", tags=tags, user_data=b"")
     kinds = {f"arn:aws:ec2:eu-central-1:123456789012:{one['ResourceType']}/*" for one in request["TagSpecifications"]}
     here = ground(market=(market,))
     assert on("ec2:CreateTags", here) == kinds

@@ -29,7 +29,7 @@ def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str])
         WARM: "true" if letter.warm else "false",
         LAUNCH: token,
     }
-    return {"Name": f"flame {letter.pool}", **extra, **ours}
+    return {**extra, **ours}
 
 
 def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] | None = None) -> Runner:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...config import RootVolume
+from .instances import POOL
 from .recipe import Recipe, Rung
 
 #: What is tagged in the launch call itself, so that nothing of ours ever exists without its owner's name.
@@ -46,7 +47,8 @@ def _tag_specifications(made: Recipe, rung: Rung, tags: Mapping[str, str]) -> li
     # EC2 refuses tags for spot requests where there will be none.
     kinds = (*TAGGED, SPOT_REQUEST) if _market(made, rung) == "spot" else TAGGED
     of_template = {kind: made.template.tags(kind) if made.template else {} for kind in kinds}
-    return [{"ResourceType": kind, "Tags": _listed({**of_template[kind], **tags})} for kind in kinds]
+    named = {"Name": f"flame {tags[POOL]}"}
+    return [{"ResourceType": kind, "Tags": _listed({**named, **of_template[kind], **tags})} for kind in kinds]
 
 
 def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
