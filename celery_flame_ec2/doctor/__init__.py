@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from celery import Celery
@@ -30,14 +31,21 @@ BROKER_TIMEOUT = 5.0
 Step = tuple[str, Callable[[], Iterable[Finding]]]
 
 
-def examine(app: Celery, environ: Mapping[str, str], begin: Callable[[str], None]) -> Iterator[Finding]:
+def examine(
+    app: Celery,
+    environ: Mapping[str, str],
+    begin: Callable[[str], None],
+    *,
+    pause: Callable[[float], None] = time.sleep,
+) -> Iterator[Finding]:
     """Yield what every check finds, as it is found; `begin` is told the name of each step.
 
+    `pause` waits some seconds: EC2 takes a launch, and a dry run of one, only every now and then.
     No check hides another, and none waits without bound.
     """
     settings, problems = _settings(app)
     yield from problems
-    for name, check in _steps(app, settings, environ):
+    for name, check in _steps(app, settings, environ, pause):
         begin(name)
         yield from _tried(name, check)
 
@@ -57,7 +65,9 @@ def _settings(app: Celery) -> tuple[Settings | None, list[Finding]]:
     return settings, [told]
 
 
-def _steps(app: Celery, settings: Settings | None, environ: Mapping[str, str]) -> Iterator[Step]:
+def _steps(
+    app: Celery, settings: Settings | None, environ: Mapping[str, str], pause: Callable[[float], None]
+) -> Iterator[Step]:
     yield "broker", lambda: _broker(app, settings)
     yield "Celery's settings", lambda: _habits(app, settings)
     if settings is None:
@@ -65,7 +75,7 @@ def _steps(app: Celery, settings: Settings | None, environ: Mapping[str, str]) -
         return
     yield "lease", lambda: [broker.lease(app, settings)]
     if settings.backend == "ec2":
-        yield from _ec2(app, settings, environ)
+        yield from _ec2(app, settings, environ, pause)
     else:
         yield "local", lambda: [_local(app)]
 
@@ -106,13 +116,14 @@ def _local(app: Celery) -> Finding:
     return ok("runners", f"processes of this machine, started with `celery -A {path}`")
 
 
-def _ec2(app: Celery, settings: Settings, environ: Mapping[str, str]) -> Iterator[Step]:
+def _ec2(app: Celery, settings: Settings, environ: Mapping[str, str], pause: Callable[[float], None]) -> Iterator[Step]:
     from ..backends.ec2.checkup import Checkup
 
     urls = broker.urls_of(app)
     letters = {pool.name: _letter(settings, pool) for pool in settings.pools}
     services = ["sqs"] if any(url.startswith("sqs:") for url in urls) else []
-    checkup = Checkup(settings, letters=letters, ports=broker.ports(urls), services=services, environ=environ)
+    ports = broker.ports(urls)
+    checkup = Checkup(settings, letters=letters, ports=ports, services=services, environ=environ, pause=pause)
     results = app.conf.result_backend
     yield "broker for runners", _each(settings, lambda pool: broker.elsewhere(urls, results, pool, environ))
     yield "env", _each(settings, lambda pool: [env.examine(pool.ec2.env)])

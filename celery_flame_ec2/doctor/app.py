@@ -28,7 +28,7 @@ SAFE = "set task_acks_late = True and task_reject_on_worker_lost = True where ta
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Habits:
-    """How an app's workers take and acknowledge tasks; times in seconds. `prefetch` is None where nobody chose it.
+    """How an app's workers take and acknowledge tasks; times in seconds. `prefetch` is the multiplier in force.
 
     `early` and `unprotected` name tasks that are acknowledged before they run, and those that are acknowledged after
     but also when their process is lost.
@@ -38,7 +38,7 @@ class Habits:
     autoscaler: str = OURS
     is_ours: bool = True
     worker_pool: str = "prefork"
-    prefetch: int | None = None
+    prefetch: int = 1
     early: tuple[str, ...] = ()
     unprotected: tuple[str, ...] = ()
     time_limit: float | None = None
@@ -55,12 +55,14 @@ def habits(app: Celery, driver: str, queues: Collection[str]) -> Habits:
     ways = {name: (task.acks_late, task.reject_on_worker_lost) for name, task in tasks.items()} or {
         "every task": (conf.task_acks_late, conf.task_reject_on_worker_lost)
     }
+    ours, chosen = _is_ours(named), is_chosen(app, "worker_prefetch_multiplier")
     return Habits(
         driver=driver,
         autoscaler=named if isinstance(named, str) else qualname(named),
-        is_ours=_is_ours(named),
+        is_ours=ours,
         worker_pool=str(conf.worker_pool),
-        prefetch=int(conf.worker_prefetch_multiplier) if is_chosen(app, "worker_prefetch_multiplier") else None,
+        # An autoscaling parent uses 1 unless the user chose; a plain worker, what Celery does.
+        prefetch=int(conf.worker_prefetch_multiplier) if chosen or not ours else 1,
         early=tuple(sorted(name for name, (late, _) in ways.items() if not late)),
         unprotected=tuple(sorted(name for name, (late, reject) in ways.items() if late and not reject)),
         time_limit=conf.task_time_limit,
@@ -113,10 +115,11 @@ def parents(answer: Workers | None, *, ours: bool) -> Finding:
 
 
 def _prefetch(found: Habits, pools: Collection[PoolSettings]) -> Iterator[Finding]:
-    if found.prefetch is None or found.prefetch == 1:
-        yield ok("prefetch", "an autoscaling parent takes no more than its processes can run")
+    who = "the parent" if found.is_ours else "a worker beside the runners"
+    if found.prefetch == 1:
+        yield ok("prefetch", f"{who} takes no more than its processes can run")
     else:
-        yield _hoarding("the parent", found.prefetch, "worker_prefetch_multiplier = 1, or leave it out")
+        yield _hoarding(who, found.prefetch, "worker_prefetch_multiplier = 1")
     for pool in pools:
         taken = pool.worker_options.get("prefetch_multiplier", 1)
         if isinstance(taken, int) and taken != 1:

@@ -13,7 +13,7 @@ _SECRET = re.compile(r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|API_?K
 
 
 def examine(env: Mapping[str, Any]) -> Finding:
-    """Tell which of a pool's values anyone with ec2:DescribeInstanceAttribute could read."""
+    """Tell which of a pool's secrets anyone could read who may read user data."""
     plain = sorted(_plain_secrets(env))
     if not plain:
         return ok("env", f"{len(env)} variables, none looks like a secret given plainly")

@@ -46,7 +46,8 @@ UNCLEAR = frozenset({
     "ServiceUnavailable", "Unavailable",
 })  # fmt: skip
 CREDENTIALS = frozenset({
-    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidClientTokenId", "InvalidSecurity.RequestHasExpired",
+    "AuthFailure", "ExpiredToken", "ExpiredTokenException", "InvalidAccessKeyId", "InvalidClientTokenId",
+    "InvalidSecurity.RequestHasExpired", "InvalidSignatureException",
     "MissingAuthenticationToken", "RequestExpired", "SignatureDoesNotMatch", "UnrecognizedClientException",
 })  # fmt: skip
 TOKEN = frozenset({"IdempotentParameterMismatch", "InvalidClientToken"})

@@ -11,10 +11,10 @@ from ....config import PoolSettings, Settings
 from ....errors import BackendError, SettingsError
 from ....finding import Finding, failed, ok, unknown
 from ....parent import Parent
-from ..clients import Clients, Place
+from ..clients import Clients, Place, Refused
 from ..cookbook import Cookbook
 from ..instances import tags_of
-from ..recipe import rungs
+from ..recipe import Recipe, rungs
 from ..refusals import Refusal
 from ..request import run_instances_request
 from . import bundle, machine, network, rights
@@ -46,7 +46,7 @@ class Checkup:
         ports: Mapping[int, str],
         services: Iterable[str],
         environ: Mapping[str, str],
-        pause: Callable[[float], None] = time.sleep,
+        pause: Callable[[float], None],
     ) -> None:
         self._settings, self._letters, self._environ, self._pause = settings, letters, environ, pause
         self._ports, self._services = {443: "AWS", **ports}, tuple(services)
@@ -93,7 +93,7 @@ class Checkup:
         made = reader.read(pool.ec2)
         yield from reader.findings
         letter = self._letters[pool.name]
-        self._subjects[pool.name] = Subject(pool=pool, letter=letter, asker=asker, recipe=made)
+        self._subjects[pool.name] = Subject(pool=pool, letter=letter, asker=asker, recipe=made, whole=reader.is_whole)
 
     def _network(self, subject: Subject) -> Iterator[Finding]:
         found, asker, vpcs = _subnets(subject), subject.asker, set[str]()
@@ -115,17 +115,16 @@ class Checkup:
             yield from network.groups(groups, subject.groups, vpcs, self._ports)
 
     def _launch(self, subject: Subject) -> Iterator[Finding]:
+        made = self._recipe(subject)
+        if isinstance(made, Finding):
+            yield made
+            return
         try:
-            user_data = boot.user_data(boot.document(subject.letter, subject.pool.ec2))
+            user_data = boot.user_data(boot.document(subject.letter, subject.pool.ec2), made.user_data)
         except SettingsError as exc:
             yield failed("user data", str(exc), "make 'env' smaller")
             return
         yield ok("user data", f"{len(user_data)} of {boot.MAX_USER_DATA} bytes")
-        try:
-            made = self._cookbook.recipe(subject.pool)
-        except BackendError as exc:
-            yield unknown("launch", f"no request can be made: {exc}", "mend what failed above")
-            return
         every, answers = list(rungs(made)), []
         tags = tags_of(subject.letter, token=TOKEN, now=time.time(), extra=subject.pool.ec2.tags)
         for rung in rights.sample(every):
@@ -137,8 +136,20 @@ class Checkup:
             answers.append((rung, answer))
         yield from rights.launches(answers, len(every))
 
+    def _recipe(self, subject: Subject) -> Recipe | Finding:
+        """Return what a launch is made of; where AWS would not tell, other checks have said so."""
+        mend = "mend what failed above"
+        if not subject.whole:
+            return unknown("launch", "no request can be made", mend)
+        try:
+            return self._cookbook.recipe(subject.pool)
+        except Refused as exc:
+            return unknown("launch", f"no request can be made: {exc.refusal.action} was refused", mend)
+        except BackendError as exc:
+            return failed("launch", f"no request can be made: {exc}", "change the options it names, or the template")
+
     def _tried(self, subject: Subject, request: Mapping[str, Any]) -> Refusal | Finding:
-        """Return what EC2 says to a launch; pools whose requests differ only by what a runner reads share the answer."""
+        """Return what EC2 says to a launch; what differs only by what a runner reads is asked once."""
         telling = {name: value for name, value in request.items() if name not in OF_THE_POOL}
         key = repr((subject.asker.place, telling, subject.pool.ec2.tags))
         if key not in self._dry_runs:

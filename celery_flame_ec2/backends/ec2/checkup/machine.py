@@ -63,12 +63,12 @@ def offered(offerings: Collection[Mapping[str, Any]], wanted: Sequence[str], zon
     if not missing:
         return ok("zones", f"{', '.join(wanted)} in {', '.join(sorted(set(zones.values())))}")
     told = ", ".join(f"{kind} in {zone}" for kind, zone in missing)
-    choice = ", ".join(_choices(offerings, wanted)) or "another zone"
+    choice = ", ".join(_choices(offerings, {kind for kind, _ in missing})) or "another zone"
     remedy = f"add subnets of {choice} to 'subnet_id', or other types to 'instance_type'"
     if len(missing) == pairs:
         return failed("zones", f"not offered: {told}", remedy)
-    return warning("zones", f"not offered, and each launch tries it in vain: {told}", remedy)
+    return warning("zones", f"not offered, so tried in vain: {told}", remedy)
 
 
-def _choices(offerings: Collection[Mapping[str, Any]], wanted: Sequence[str]) -> Iterator[str]:
+def _choices(offerings: Collection[Mapping[str, Any]], wanted: Collection[str]) -> Iterator[str]:
     yield from sorted({str(offer.get("Location")) for offer in offerings if offer.get("InstanceType") in wanted})

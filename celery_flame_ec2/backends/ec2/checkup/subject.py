@@ -8,29 +8,30 @@ from typing import Any
 
 from ....config import Ec2Options, PoolSettings
 from ....errors import BackendError, MetadataError
-from ....finding import Finding, failed, ok, unknown
+from ....finding import Finding, Verdict, failed, ok, unknown
 from ....imds import Identity, Metadata
 from ....parent import Parent
 from .. import lookups
-from ..recipe import Recipe, Template, recipe
+from ..recipe import Recipe, recipe
 from ..refusals import Refusal
+from ..template import Template
 from .asker import Asker, not_told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Subject:
-    """One pool under examination. `recipe` has what options alone say, where template or metadata cannot be read."""
+    """One pool under examination. Where the rest is unreadable its recipe says what options do, and is not `whole`."""
 
     pool: PoolSettings
     letter: Parent
     asker: Asker
     recipe: Recipe
+    whole: bool = True
 
     @property
     def interface(self) -> Mapping[str, Any]:
         """Return what the template says of the primary network interface."""
-        interfaces = self.recipe.template.interfaces if self.recipe.template else ()
-        return interfaces[0] if interfaces else {}
+        return self.recipe.template.primary if self.recipe.template else {}
 
     @property
     def subnets(self) -> tuple[str, ...]:
@@ -69,16 +70,17 @@ class Reader:
 
     def read(self, options: Ec2Options) -> Recipe:
         """Return the recipe; one of the options alone where the rest cannot be had."""
-        identity, template, whole = self._identity(options), self._template(options), not self._failed
+        identity, template = self._identity(options), self._template(options)
         try:
-            return recipe(options, template, identity) if whole else _of_options(options)
+            return recipe(options, template, identity) if self.is_whole else _of_options(options)
         except BackendError as exc:
             self.findings.append(failed("recipe", str(exc), "change the options it names, or the launch template"))
             return _of_options(options)
 
     @property
-    def _failed(self) -> bool:
-        return any(finding.verdict.value != "ok" for finding in self.findings)
+    def is_whole(self) -> bool:
+        """Return whether everything could be read and goes together."""
+        return all(finding.verdict is Verdict.OK for finding in self.findings)
 
     def _identity(self, options: Ec2Options) -> Identity | None:
         if not options.auto_configure:
