@@ -328,3 +328,50 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(
 def test_an_s3_that_never_answers_is_named(machine: Machine) -> None:
     cause = failure(machine, s3_service_endpoint="http://127.0.0.1:9")
     assert cause.startswith("fetch: no answer from http://127.0.0.1:9 (ConnectionRefusedError")
+
+
+# where a launch template's user data prepares the host
+
+
+def waiting(machine: Machine) -> bootstrap.Boot:
+    steps = machine.boot()
+    steps.document = {**steps.document, "prepared_by_template": True}
+    return steps
+
+
+def cloud_init_ended(machine: Machine, *errors: str) -> None:
+    (machine.root / "run/cloud-init").mkdir()
+    (machine.root / "run/cloud-init/result.json").write_text(json.dumps({"v1": {"errors": errors}}))
+
+
+def test_a_template_is_waited_for_with_the_timers_armed_and_nothing_fetched(machine: Machine) -> None:
+    waiting(machine).all_steps()
+    assert machine.commands == [
+        ("systemctl", "start", "flame-hello.timer", "flame-age.timer"),
+        ("systemctl", "--no-block", "stop", "flame-deadman.timer"),
+        ("systemctl", "--no-block", "start", "flame-prepared.service"),
+    ]
+    assert (machine.root / "run/systemd/system/flame-hello.timer").exists()
+    assert not (machine.root / "srv").exists()
+    assert (machine.root / "run/flame/step").read_text() == "template"
+
+
+def test_on_a_prepared_host_the_release_is_started(s3: Any, machine: Machine) -> None:
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    cloud_init_ended(machine)
+    waiting(machine).remaining_steps()
+    assert (machine.release / "bin/proj").exists()
+    assert ("systemctl", "--no-block", "start", "flame-release.service") in machine.commands
+
+
+def test_on_a_host_that_could_not_be_prepared_nothing_is_fetched(machine: Machine) -> None:
+    cloud_init_ended(machine, "('scripts-user', RuntimeError('1 failures (launch-template)'))")
+    with pytest.raises(bootstrap.BootError, match=r"template: the launch template's user data failed: .*scripts-user"):
+        waiting(machine).remaining_steps()
+    assert machine.commands == []
+
+
+def test_where_cloud_init_was_ended_in_the_midst_nothing_is_fetched(machine: Machine) -> None:
+    with pytest.raises(bootstrap.BootError, match="template: cloud-init was ended before"):
+        waiting(machine).remaining_steps()
+    assert machine.commands == []
