@@ -295,7 +295,9 @@ class VirtualEc2:
             }
             for one, zone in self.zones.items()
         ]
-        return {"Subnets": [each for each in subnets if each["SubnetId"] in _numbered(body, "SubnetId.")]}
+        named = [one for name, values in _filters(body) if name == "subnet-id" for one in values]
+        wanted = _numbered(body, "SubnetId.") + named
+        return {"Subnets": [each for each in subnets if each["SubnetId"] in wanted]}
 
     def _GetConsoleOutput(self, body: Mapping[str, Any]) -> dict[str, Any]:
         self._must_exist([body["InstanceId"]])
