@@ -107,9 +107,11 @@ class Clients:
         if self._session is None:
             import boto3.session
 
+            from .lean import lean_session
+
             # At DEBUG it logs each request's body, and a launch's holds the values of `env`.
             logging.getLogger("botocore.endpoint").setLevel(logging.INFO)
-            self._session = boto3.session.Session()
+            self._session = boto3.session.Session(botocore_session=lean_session())
         return self._session
 
 

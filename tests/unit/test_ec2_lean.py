@@ -1,0 +1,69 @@
+"""What is read of EC2's answers, beside what the SDK itself reads of them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from typing import Any
+
+import boto3.session
+import botocore.session
+import pytest
+from botocore.awsrequest import AWSResponse
+from botocore.utils import parse_timestamp
+
+from celery_flame_ec2.backends.ec2.instances import runner_of
+from celery_flame_ec2.backends.ec2.lean import MEMBERS, lean_session, read_time
+from celery_flame_ec2.backends.ec2.recipe import offer_taken
+
+ANSWER = b"""<?xml version="1.0" encoding="UTF-8"?>
+<DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId><reservationSet>
+<item><reservationId>r-1</reservationId><instancesSet><item><instanceId>i-1</instanceId><imageId>ami-1</imageId>
+<instanceState><code>32</code><name>shutting-down</name></instanceState><instanceType>c7i.large</instanceType>
+<launchTime>2025-11-22T18:00:01.000Z</launchTime><placement><availabilityZone>eu-central-1a</availabilityZone></placement>
+<subnetId>subnet-1</subnetId><stateReason><code>Server.SpotInstanceTermination</code><message>gone</message></stateReason>
+<instanceLifecycle>spot</instanceLifecycle><clientToken>t</clientToken><tagSet>
+<item><key>flame:pool</key><value>video</value></item><item><key>flame:deadline</key><value>1763838000</value></item>
+<item><key>flame:launch</key><value>t</value></item></tagSet>
+<networkInterfaceSet><item><networkInterfaceId>eni-1</networkInterfaceId></item></networkInterfaceSet></item>
+</instancesSet></item></reservationSet></DescribeInstancesResponse>"""
+
+
+class Raw:
+    """A body that was read from a socket."""
+
+    def stream(self, **_: Any) -> list[bytes]:
+        return [ANSWER]
+
+
+def described(core: botocore.session.Session) -> dict[str, Any]:
+    """Return the one instance of the answer, as a client of this session reads it."""
+    session = boto3.session.Session("testing", "testing", region_name="eu-central-1", botocore_session=core)
+    make: Any = session.client
+    client = make("ec2", endpoint_url="http://127.0.0.1:9")
+    client.meta.events.register(
+        "before-send.ec2.DescribeInstances", lambda request, **_: AWSResponse(request.url, 200, {}, Raw())
+    )
+    (reservation,) = client.describe_instances()["Reservations"]
+    (instance,) = reservation["Instances"]
+    return dict(instance)
+
+
+def test_nothing_that_is_read_of_an_instance_is_left_out() -> None:
+    lean, full = described(lean_session()), described(botocore.session.get_session())
+    assert lean == {name: full[name] for name in MEMBERS}
+    assert full.keys() - lean.keys() == {"ImageId", "ClientToken", "NetworkInterfaces"}
+    assert runner_of(lean, 0.0) == runner_of(full, 0.0)
+    assert offer_taken(None, lean) == offer_taken(None, full)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["2025-11-22T18:00:01.000Z", "2025-11-22T18:00:01Z", "Sat, 22 Nov 2025 18:00:01 GMT", 1763834401, 1763834401.0],
+)
+def test_every_way_in_which_aws_writes_a_time_is_read_as_the_sdk_reads_it(value: Any) -> None:
+    assert read_time(value) == parse_timestamp(value) == datetime(2025, 11, 22, 18, 0, 1, tzinfo=timezone.utc)
+
+
+def test_other_services_are_left_as_they_are() -> None:
+    model = lean_session().get_service_model("ssm")
+    assert "Value" in model.shape_for("Parameter").members
