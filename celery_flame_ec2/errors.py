@@ -8,6 +8,7 @@ FlameError
 │   ├── LaunchError     nothing was launched, and the reason is known
 │   └── LaunchUnclear   whether more was launched than is known of
 ├── LeaseError          another parent may be acting
+├── HoldingsError       Redis did not say, or take back, what runners hold
 ├── MetadataError       instance metadata did not answer
 └── ReleaseError        a release cannot be built or read
 """
@@ -55,6 +56,10 @@ class LaunchError(BackendError):
 
 class LeaseError(FlameError):
     """Raised when the lease's store did not answer, or when what only its holder may do is refused."""
+
+
+class HoldingsError(FlameError):
+    """Raised when Redis did not answer about what runners hold; whose messages did not come back is found again."""
 
 
 class LaunchUnclear(BackendError):

@@ -18,7 +18,9 @@ LETTER_VARIABLE = "FLAME_PARENT"
 RUNNER_ID_VARIABLE = "FLAME_RUNNER_ID"
 #: Path of a file the worker creates when it says hello; its absence is what the boot deadman waits for.
 HELLO_VARIABLE = "FLAME_HELLO_FILE"
-RESERVED_VARIABLES = frozenset({LETTER_VARIABLE, RUNNER_ID_VARIABLE, HELLO_VARIABLE})
+#: Which listings show this runner, where not all of its backend's do.
+PLACE_VARIABLE = "FLAME_PLACE"
+RESERVED_VARIABLES = frozenset({LETTER_VARIABLE, RUNNER_ID_VARIABLE, HELLO_VARIABLE, PLACE_VARIABLE})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

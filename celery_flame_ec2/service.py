@@ -17,7 +17,8 @@ from celery import Celery
 from . import signals
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, HoldingsError, SettingsError
+from .holdings import open_holdings
 from .lease import Guarded, Lease
 from .notes import Notes, Standing
 from .policy import CAPACITY, Demand, Unknown
@@ -26,6 +27,7 @@ from .presence import INSTANT, Word
 from .queues import Measurement
 from .reaper import Reap, Reaper, Sight
 from .runner import Launch, Limits, Runner, RunnerState
+from .salvage import Listing, Salvage
 from .watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,8 @@ class Service:
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._watch = watch or Watch(app, owner=settings.owner, clock=clock)
+        holdings = open_holdings(app, settings.owner)
+        self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
         policy = load_policy(settings.policy)
         self.pools = [Pool(pool, deployment=settings, backend=self._backend, policy=policy) for pool in settings.pools]
@@ -104,6 +108,8 @@ class Service:
     def close(self) -> None:
         """Let go of broker and backend."""
         self._watch.close()
+        if self._salvage is not None:
+            self._salvage.close()
         self._backend.close()
 
     def tick(self) -> None:
@@ -115,6 +121,7 @@ class Service:
         demands = self.look()
         if not self._acts():
             return
+        self._give_back()
         with self._going_on("reaper"):
             self._reap(demands)
         for pool in self.pools:
@@ -192,6 +199,21 @@ class Service:
         plan = pool.decide(demand, self._clock(), listing=self._listing)
         if pool.act(plan, self._clock()):
             self._listed_at = float("-inf")
+
+    def _give_back(self) -> None:
+        """Give back what runners held that are gone; only ever on a complete listing, and a fresh one."""
+        if self._listed is None or self._salvage is None:
+            return
+        listing = Listing(
+            runner_ids={runner.id for runner in self._listed},
+            place=self._backend.place() or self._settings.backend,
+            age=self._monotonic() - self._listed_at,
+            visible_within=self._backend.visible_within,
+        )
+        try:
+            self._salvage.look(listing)
+        except HoldingsError as exc:
+            self._complain("what runners held", exc)
 
     def _reap(self, demands: Mapping[str, Demand | Unknown]) -> None:
         """End runners that will not end themselves; only ever on a complete listing, and a fresh one."""

@@ -59,6 +59,13 @@ class Backend(abc.ABC):
             BackendError: the listing failed or is incomplete.
         """
 
+    def place(self) -> str:
+        """Return what tells the runners that a listing of this backend can show from others; empty where it shows all.
+
+        A runner finds it in FLAME_PLACE. Only of these does the listing say that they are gone.
+        """
+        return ""
+
     @abc.abstractmethod
     def terminate(self, ids: Collection[str]) -> None:
         """End these runners at once; one that is gone already is not an error.

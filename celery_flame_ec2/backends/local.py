@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import signal
+import socket
 import stat
 import subprocess
 import threading
@@ -21,7 +22,7 @@ from typing import Any
 
 from ..config import Settings
 from ..errors import BackendError, LaunchError
-from ..parent import LETTER_VARIABLE, RUNNER_ID_VARIABLE, Parent
+from ..parent import LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent
 from ..runner import Runner
 from .base import Backend
 
@@ -90,6 +91,14 @@ class LocalBackend(Backend):
         self._collect_exit_codes()
         return tuple(record.runner for record in self._living())
 
+    def place(self) -> str:
+        """Return machine and directory: a parent on another one, or with another /tmp, lists other runners."""
+        try:
+            status = self._directory.stat()
+        except OSError:  # nothing was ever launched here
+            return f"{socket.gethostname()}:nowhere"
+        return f"{socket.gethostname()}:{status.st_dev}:{status.st_ino}"
+
     def terminate(self, ids: Collection[str]) -> None:
         for record in self._living():
             if record.runner.id in ids:
@@ -135,7 +144,7 @@ class LocalBackend(Backend):
         try:
             return subprocess.Popen(
                 self._command,
-                env=environ | {RUNNER_ID_VARIABLE: runner_id},
+                env=environ | {RUNNER_ID_VARIABLE: runner_id, PLACE_VARIABLE: self.place()},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

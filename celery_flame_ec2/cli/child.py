@@ -13,7 +13,7 @@ from celery import Celery
 from celery.bin.base import CeleryCommand, handle_preload_options
 
 from ..errors import LetterError
-from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
+from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
 
 #: Pools for which Celery patches the standard library where it finds them on the command line, and nowhere else.
 GREEN = ("gevent", "eventlet")
@@ -31,18 +31,22 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     wanted = letter.worker_options.get("pool")
     if wanted in GREEN and pool != wanted:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], f"--pool={wanted}"])  # noqa: S606  no shell wanted
+    from ..keeper import KeeperStep, open_keeper
     from ..terminator import Terminator, TerminatorStep
 
     app: Celery = ctx.obj.app
     runner_id = os.environ.get(RUNNER_ID_VARIABLE) or socket.gethostname()
     hello = os.environ.get(HELLO_VARIABLE)
     terminator = Terminator(letter, runner_id, hello_file=Path(hello) if hello else None)
-    app.steps["consumer"].add(TerminatorStep)
-    worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator)
+    keeper = open_keeper(app, letter, runner_id, place=os.environ.get(PLACE_VARIABLE, ""))
+    app.steps["consumer"].update({KeeperStep, TerminatorStep})
+    worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator, flame_keeper=keeper)
     terminator.start()
     try:
         worker.start()
     finally:
+        if keeper is not None:
+            keeper.stop()
         terminator.stop()
     ctx.exit(worker.exitcode)
 

@@ -33,6 +33,9 @@ class Guarded(Backend):
     def runners(self) -> tuple[Runner, ...]:
         return self._backend.runners()
 
+    def place(self) -> str:
+        return self._backend.place()
+
     def terminate(self, ids: Collection[str]) -> None:
         self._check()
         self._backend.terminate(ids)
