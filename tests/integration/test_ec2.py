@@ -19,6 +19,7 @@ from celery_flame_ec2.backends.ec2.clients import Clients, Place
 from celery_flame_ec2.config import Ec2Options, PoolSettings, RootVolume, Settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
 from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.runner import RunnerState
 from tests.box.cloud import Cloud
 from tests.box.metadata import Identity, Metadata
 from tests.waiting import wait_until
@@ -252,6 +253,28 @@ def test_an_instance_that_ended_for_want_of_capacity_says_so_and_the_next_is_ano
     assert one.last_words(runner.id).splitlines()[0].startswith(f"EC2: {code}: no room left; give more")
     (other,) = one.launch(LETTER, 1)
     assert other.instance_type == "t3.small"
+
+
+def test_an_instance_that_ended_before_any_listing_showed_it_is_seen_to_end(cloud: Cloud) -> None:
+    one = backend(cloud)
+    (runner,) = one.launch(LETTER, 1)
+    cloud.ec2.mark(runner.id, "terminated", "no room")
+    (ended,) = one.runners()
+    assert (ended.id, ended.state, ended.shutting_down) == (runner.id, RunnerState.ENDING, True)
+    assert one.runners() == ()
+
+
+def test_what_no_listing_showed_yet_is_asked_for_by_its_id_for_a_minute(cloud: Cloud) -> None:
+    cloud.conditions.launch_lag = lambda: 3600.0
+    ticks = Clock()
+    one = backend(cloud, ticks=ticks)
+    (runner,) = one.launch(LETTER, 1)
+    assert one.runners() == ()
+    by_tag, by_id = cloud.called("DescribeInstances")[-2:]
+    assert (by_tag.params["Filter.1.Name"], by_id.params["Filter.1.Value.1"]) == ("tag:flame:owner", runner.id)
+    ticks.skipped += 60
+    assert one.runners() == ()
+    assert cloud.called("DescribeInstances")[-2] is by_id
 
 
 def test_every_call_is_sent_once_when_capacity_is_short(cloud: Cloud) -> None:

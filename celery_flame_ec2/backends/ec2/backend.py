@@ -13,9 +13,11 @@ from ...errors import BackendError
 from ...parent import Parent
 from ...runner import Runner
 from ..base import Backend
+from . import lookups
 from .clients import Clients, Place, Refused, asking
 from .console import last_lines
 from .cookbook import Cookbook
+from .homes import VISIBLE_WITHIN, Homes
 from .instances import LIVING, OWNER, POOL, read_tags, runner_of
 from .launches import Launches
 from .refusals import Meaning, ending, refusal
@@ -28,7 +30,6 @@ logger = logging.getLogger(__name__)
 
 PAGE = 1000  #: instances in one answer, the most there can be
 BATCH = 500  #: instances ended by one call
-VISIBLE_WITHIN = 60.0  #: seconds: listings lag behind launches, "Eventual consistency in the Amazon EC2 API"
 
 
 class Ec2Backend(Backend):
@@ -50,7 +51,7 @@ class Ec2Backend(Backend):
         self._settings, self._clock = settings, clock
         self._clients = clients or Clients()
         self._cookbook = Cookbook(self._clients, environ=environ, clock=ticks)
-        self._homes: dict[str, Place] = {}
+        self._ticks, self._homes = ticks, Homes()
         permission = Permission(announce=lambda launch: self.announce(launch), guard=lambda: self.guard())
         self._launches = Launches(
             self._clients, self._cookbook, permission, self._homes, clock=clock, ticks=ticks, jitter=jitter
@@ -87,8 +88,7 @@ class Ec2Backend(Backend):
                 raise
             self._clients.renew()  # others may have put new ones where the SDK looks
             found = self._found()
-        self._homes.clear()
-        self._homes.update((runner.id, place) for runner, place in found)
+        self._homes.listed({runner.id: place for runner, place in found}, self._ticks())
         return tuple(runner for runner, _ in found)
 
     def terminate(self, ids: Collection[str]) -> None:
@@ -100,7 +100,7 @@ class Ec2Backend(Backend):
         problems: list[str] = []
         for place in self._places() if ids else ():
             client = self._clients.ec2(place)
-            here = sorted(name for name in set(ids) if self._homes.get(name, place) == place)
+            here = sorted(name for name in set(ids) if (self._homes.of(name) or place) == place)
             for start in range(0, len(here), BATCH):
                 self.guard()
                 problems += _terminate(client, here[start : start + BATCH])
@@ -110,7 +110,7 @@ class Ec2Backend(Backend):
     def last_words(self, runner_id: str) -> str:
         """Return why EC2 says the instance ended and what it printed last; nothing where EC2 does not tell."""
         try:
-            client = self._clients.ec2(self._homes.get(runner_id) or self._places()[0])
+            client = self._clients.ec2(self._homes.of(runner_id) or self._places()[0])
             return "\n".join(filter(None, (self._why_it_ended(client, runner_id), _console(client, runner_id))))
         except BackendError as exc:
             logger.info("no last words of %s: %s", runner_id, exc)
@@ -133,7 +133,15 @@ class Ec2Backend(Backend):
 
     def _found(self) -> list[tuple[Runner, Place]]:
         now = self._clock()
-        return [(runner_of(instance, now), place) for place in self._places() for instance in self._listed(place)]
+        return [(runner_of(instance, now), place) for place in self._places() for instance in self._in(place)]
+
+    def _in(self, place: Place) -> Iterator[dict[str, Any]]:
+        """Yield what EC2 lists by tags, and of what was launched a moment ago what it tells by id: also whose end."""
+        listed = {instance["InstanceId"]: instance for instance in self._listed(place)}
+        yield from listed.values()
+        missing = [name for name in self._homes.unlisted(place, self._ticks()) if name not in listed]
+        if missing:
+            yield from filter(self._is_ours, lookups.instances(self._clients.ec2(place), missing))
 
     def _listed(self, place: Place) -> Iterator[dict[str, Any]]:
         filters = [

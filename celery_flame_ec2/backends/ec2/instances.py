@@ -15,7 +15,7 @@ OWNER, POOL, DEADLINE, WARM, LAUNCH = "flame:owner", "flame:pool", "flame:deadli
 DEADLINE_MARGIN = 300.0
 #: States of an instance that is not gone; one that is `terminated` stays listed for an hour.
 LIVING = ("pending", "running", "shutting-down", "stopping", "stopped")
-OFF = frozenset({"stopping", "stopped"})
+OFF, GOING = frozenset({"stopping", "stopped"}), frozenset({"shutting-down", "terminated"})
 
 
 def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str]) -> dict[str, str]:
@@ -39,18 +39,18 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
     """
     tags = read_tags(instance) if tags is None else tags
     state = (instance.get("State") or {}).get("Name")
-    ending = state in OFF or state == "shutting-down"
+    going = state in GOING
     launched = instance.get("LaunchTime")
     return Runner(
         id=str(instance.get("InstanceId", "")),
         pool=tags.get(POOL, ""),
         # Not 0 where it is missing: that would look as old as an instance can be.
         launched_at=launched.timestamp() if isinstance(launched, datetime) else now,
-        state=RunnerState.ENDING if ending else RunnerState.BOOTING,
+        state=RunnerState.ENDING if going or state in OFF else RunnerState.BOOTING,
         deadline=_seconds(tags.get(DEADLINE)),
         warm=tags.get(WARM) == "true",
         powered_off=state in OFF,
-        shutting_down=state == "shutting-down",
+        shutting_down=going,
         instance_type=instance.get("InstanceType"),
         market="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
         zone=(instance.get("Placement") or {}).get("AvailabilityZone"),

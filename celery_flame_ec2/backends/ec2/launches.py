@@ -14,6 +14,7 @@ from ...runner import Runner
 from .clients import Clients, Place, Refused
 from .cookbook import RECIPE_TTL, Cookbook
 from .halts import Halt, Halts
+from .homes import Homes
 from .launcher import Climb, Launcher, Order
 from .limiter import Limiter
 from .recipe import Recipe, Rung, offer_taken, rungs
@@ -38,7 +39,7 @@ class Launches:
         clients: Clients,
         cookbook: Cookbook,
         permission: Permission,
-        homes: dict[str, Place],
+        homes: Homes,
         *,
         clock: Callable[[], float],
         ticks: Callable[[], float],
@@ -66,7 +67,7 @@ class Launches:
             letter=letter, count=count, recipe=made, rungs=ladder, user_data=user_data, tags=pool.ec2.tags
         )  # fmt: skip
         climbed = self._launcher(place).climb(order)
-        self._homes.update((runner.id, place) for runner in climbed.runners)
+        self._homes.launched((runner.id for runner in climbed.runners), place, self._ticks())
         return self._outcome(pool, place, climbed, halt)
 
     def is_open(self, token: str) -> bool:
@@ -84,7 +85,7 @@ class Launches:
         attempt, answer = launcher.ask_again(token)
         if not isinstance(answer, Refusal):
             runners = attempt.runners(answer)
-            self._homes.update((runner.id, place) for runner in runners)
+            self._homes.launched((runner.id for runner in runners), place, self._ticks())
             return runners
         if answer.meaning is Meaning.UNCLEAR:
             raise LaunchUnclear(_unclear(attempt.launch.count, str(answer)), tokens=(token,))
@@ -135,6 +136,8 @@ class Launches:
                 _unclear(climbed.open.count, str(climbed)), launched=runners, tokens=(climbed.open.token,)
             )
         fresh = self._judge(pool, climbed, halt)
+        if not runners and not climbed.refusals and climbed.wait is not None:
+            return ()  # the next round may ask: nothing failed
         if not runners:
             why = self._stopped(fresh) if fresh else LaunchError(str(climbed))
             why.retry_in = self._retry_in(self._launcher(place), climbed, fresh or halt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 RESOLVE = "resolve:ssm:"
+FILTER_VALUES = 200  #: the most values one filter takes
 
 
 def template(client: EC2Client, template_id: str, version: str) -> Template:
@@ -84,10 +85,21 @@ def launched_with(client: EC2Client, token: str) -> list[dict[str, Any]]:
     Raises:
         BackendError: EC2 does not say.
     """
-    filters: Any = [
-        {"Name": "client-token", "Values": [token]},
-        {"Name": "instance-state-name", "Values": list(LIVING)},
-    ]
+    return _instances(client, {"client-token": [token], "instance-state-name": list(LIVING)})
+
+
+def instances(client: EC2Client, ids: Collection[str]) -> list[dict[str, Any]]:
+    """Return these instances, terminated ones too; one that EC2 does not know yet is missing, and fails no other.
+
+    Raises:
+        BackendError: EC2 does not say.
+    """
+    # a filter takes 200 values; what does not fit is asked for with the next listing
+    return _instances(client, {"instance-id": sorted(ids)[:FILTER_VALUES]})
+
+
+def _instances(client: EC2Client, by: Mapping[str, list[str]]) -> list[dict[str, Any]]:
+    filters: Any = [{"Name": name, "Values": values} for name, values in by.items()]
     with asking("ec2:DescribeInstances"):
         answer: Any = client.describe_instances(Filters=filters)
     return [instance for found in answer.get("Reservations", ()) for instance in found.get("Instances", ())]

@@ -138,8 +138,8 @@ class Checkup:
 
     def _recipe(self, subject: Subject) -> Recipe | Finding:
         """Return what a launch is made of; where AWS would not tell, other checks have said so."""
-        mend = "mend what failed above"
-        if not subject.whole:
+        mend = "mend what is told above"
+        if not subject.whole or subject.asker.is_silent("ec2"):
             return unknown("launch", "no request can be made", mend)
         try:
             return self._cookbook.recipe(subject.pool)

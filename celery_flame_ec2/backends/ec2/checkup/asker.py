@@ -26,7 +26,7 @@ class Asker:
     def ask(self, action: str, method: Callable[..., T], *args: Any, **words: Any) -> T | Refusal:
         """Return what `method` returns, or why it raised. `action` is the right it needs, such as "s3:GetObject"."""
         service, _, name = action.partition(":")
-        if service in self._silent:
+        if self.is_silent(service):
             return self._silent[service]
         key = (f"{action} {getattr(method, '__qualname__', name)}", repr((args, sorted(words.items()))))
         if key not in self._told:
@@ -35,6 +35,10 @@ class Asker:
         if isinstance(answer, Refusal) and answer.meaning in PASSING and not answer.code:
             self._silent[service] = answer
         return answer
+
+    def is_silent(self, service: str) -> bool:
+        """Tell whether a service did not answer once."""
+        return service in self._silent
 
     def described(
         self, action: str, method: str, member: str, filters: Mapping[str, Collection[str]], **words: Any
