@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Call:
-    """One API call as it came in: parameters by their names on the wire."""
+    """One API call as it came in: parameters by their names on the wire, `key` the access key it is signed with."""
 
     time: float
     service: str
     action: str
     params: Mapping[str, str] = field(repr=False)
     region: str = ""
+    key: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

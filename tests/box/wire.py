@@ -71,7 +71,8 @@ def parse(environ: Mapping[str, Any], body: bytes) -> Call:
         params = dict(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
         action = params.pop("Action", "")
         params.pop("Version", "")
-    return Call(time=time.time(), service=service, action=action, params=params, region=region)
+    key = authorization(environ).get("Credential", "").partition("/")[0]
+    return Call(time=time.time(), service=service, action=action, params=params, region=region, key=key)
 
 
 def _scope(environ: Mapping[str, Any]) -> tuple[str, str]:
