@@ -81,6 +81,8 @@ def user_data(ctx: click.Context, pool: str, show_secrets: bool, mime: bool, **_
     else:
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
     click.echo(f"{len(data)} of {boot.MAX_USER_DATA} bytes", err=True)
+    if chosen.ec2.launch_template_id:
+        click.echo(f"user data of {chosen.ec2.launch_template_id}, if it has any, goes along (not read here)", err=True)
 
 
 def look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | Unknown]]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import email.message
+import functools
 import gzip
 import random
+import threading
 from email.mime.multipart import MIMEMultipart
 from email.mime.text import MIMEText
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -81,6 +85,17 @@ def test_the_release_starts_on_a_host_that_the_template_has_prepared(kind: str, 
     console = open_box.wait_for_console(instance, "found: ")
     open_box.cut_power(instance)
     assert f"found: {said}" in console
+
+
+def test_what_a_template_includes_by_its_url_prepares_the_host(open_box: Box, tmp_path: Path) -> None:
+    (tmp_path / "prepare").write_text("#!/bin/sh\necho prepared from afar >/etc/prepared\n")
+    serve = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
+        instance = launch(open_box, f"#include http://127.0.0.1:{server.server_port}/prepare\n".encode())
+        open_box.wait_for_console(instance, "found: prepared from afar")
+        server.shutdown()
+    open_box.cut_power(instance)
 
 
 def test_a_failing_script_ends_the_instance_and_is_named(open_box: Box) -> None:
