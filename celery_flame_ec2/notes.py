@@ -49,6 +49,7 @@ class Notes:
     def __init__(self, lease: Lease) -> None:
         self._lease = lease
         self._left: dict[str, str] = {}
+        self._standings: Mapping[str, Standing] = {}
 
     def read(self) -> Left:
         """Return what the parent before left.
@@ -57,10 +58,11 @@ class Notes:
             LeaseError: the store did not answer.
         """
         self._left = self._lease.notes()
-        launches, standings = _named(self._left, LAUNCH), _named(self._left, POOL)
+        launches = _named(self._left, LAUNCH)
+        self._standings = {name: _standing(note) for name, note in _named(self._left, POOL).items()}
         return Left(
             launches=tuple(_launch(token, note) for token, note in launches.items()),
-            standings={name: _standing(note) for name, note in standings.items()},
+            standings=self._standings,
             leader=str(_loaded(self._left.get(LEADER, "{}")).get("at", "")),
         )
 
@@ -82,10 +84,15 @@ class Notes:
         changes: dict[str, str | None] = {
             name: None for name in self._left if name.startswith(LAUNCH) and name not in flying
         }
-        now = {POOL + name: json.dumps(dataclasses.asdict(standing)) for name, standing in standings.items()}
+        now = {
+            POOL + name: json.dumps(dataclasses.asdict(standing))
+            for name, standing in standings.items()
+            if standing != self._standings.get(name)
+        }
         now[LEADER] = json.dumps({"at": f"{socket.gethostname()}, pid {os.getpid()}"})
         changes.update((name, text) for name, text in now.items() if self._left.get(name) != text)
         self._write(changes)
+        self._standings = dict(standings)
 
     def _write(self, changes: Mapping[str, str | None]) -> None:
         if not changes:

@@ -184,6 +184,8 @@ class Roster:
         if word.reason:
             self._reasons[runner.id] = word.reason
         state = runner.state if runner.state is RunnerState.ENDING else word.state
+        if (state, word.active) == (runner.state, runner.active):
+            return runner
         return dataclasses.replace(runner, state=state, active=word.active)
 
     def _newly_up(self, words: Mapping[str, Word]) -> list[Change]:

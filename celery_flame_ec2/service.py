@@ -36,8 +36,8 @@ logger = logging.getLogger(__name__)
 COMPLAIN_EVERY = 60.0
 #: Seconds a listing may be trusted while a runner boots or ends: a failed boot, or room below max, is seen soon.
 CHANGING_TTL = 2.0
-#: Seconds between two looks at whether the service was told to stop.
-PATIENCE = 0.5
+#: The same for each runner that is listed: to read them costs a hundredth of that.
+LISTED_TTL = 0.01
 #: Seconds within which a word of any runner shows that words arrive: only then another's silence means something.
 WORDS_ARRIVE = 10.0
 #: What a runner may have been told whose pool the settings do not name any more: as long as they allow.
@@ -233,6 +233,7 @@ class Service:
         pools = {pool.settings.name: pool for pool in self.pools}
         waits = {name for name, demand in demands.items() if isinstance(demand, Demand) and demand.waiting}
         known = {runner.id: runner for pool in self.pools for runner in pool.roster.runners}
+        lately = sum(_is_recent(word, now) for word in words.values())
         for each in listed:
             pool, word = pools.get(each.pool), words.get(each.id)
             yield Sight(
@@ -240,32 +241,28 @@ class Service:
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
                 ours=pool is not None and pool.roster.is_ours(each.id),
                 spoke=word is not None,
-                silent_for=self._silent_for(each, words, now),
+                silent_for=self._silent_for(each, word, lately, now),
                 taken=word.taken if word else 0,
                 waits=each.pool in waits,
             )
 
-    def _silent_for(self, runner: Runner, words: Mapping[str, Word], now: float) -> float | None:
-        since, word = self._watch.since, words.get(runner.id)
+    def _silent_for(self, runner: Runner, word: Word | None, lately: int, now: float) -> float | None:
+        """Return for how long a runner could have been heard and was not; `lately` words came, of all runners."""
+        since = self._watch.since
         if since is None:
             return None
         if word is None:
             # A parent that listens only since a moment ago has not heard from runners that are well.
             return now - max(runner.launched_at, since)
-        arrive = any(now - other.heard_at < WORDS_ARRIVE for other in words.values() if other is not word)
-        return now - max(word.heard_at, since) if arrive else None
+        others = lately - _is_recent(word, now)
+        return now - max(word.heard_at, since) if others else None
 
     # looking
 
     def _wait(self, until: float) -> None:
-        """Hear runners until the next round; at least for a moment, however late this one was."""
-        while not self._stop.is_set():
-            patience = min(max(until - time.monotonic(), INSTANT), PATIENCE)
-            self._watch.listen(patience)
-            if self._watch.since is None:
-                self._stop.wait(patience)
-            if time.monotonic() >= until:
-                return
+        """Wait for the next round. It hears at once what runners said: by itself each word costs several times more."""
+        self._watch.listen(INSTANT)  # so that they are heard from now on
+        self._stop.wait(max(until - time.monotonic(), 0.0))
 
     def _list(self, now: float) -> tuple[Runner, ...] | None:
         """List the runners if the last listing is too old; None where there is nothing new."""
@@ -291,9 +288,12 @@ class Service:
         return mine
 
     def _listing_ttl(self) -> float:
-        """Return for how long a listing may be trusted: shorter while a runner comes or goes."""
-        changing = any(runner.state is not RunnerState.UP for pool in self.pools for runner in pool.roster.runners)
-        return min(self._backend.listing_ttl, CHANGING_TTL) if changing else self._backend.listing_ttl
+        """Return for how long a listing may be trusted: shorter while a runner comes or goes, but not by much where
+        there are so many that some always do."""
+        states = [runner.state for pool in self.pools for runner in pool.roster.runners]
+        steady = all(state is RunnerState.UP for state in states)
+        changing_ttl = max(CHANGING_TTL, LISTED_TTL * len(states))
+        return self._backend.listing_ttl if steady else min(self._backend.listing_ttl, changing_ttl)
 
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
@@ -366,6 +366,10 @@ def load_policy(path: str) -> Policy:
             [f"settings flame_*: option 'policy' names {path!r}, which cannot be loaded: {exc}"]
         ) from exc
     return policy
+
+
+def _is_recent(word: Word, now: float) -> bool:
+    return now - word.heard_at < WORDS_ARRIVE
 
 
 def _tell_shrunk(reaped: tuple[Reap, ...]) -> None:
