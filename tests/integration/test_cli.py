@@ -18,7 +18,7 @@ from tests.slow_aws import SlowAws
 from tests.waiting import wait_until
 from tests.workers import ROOT, Deployment, error_lines, one_line_error
 
-COMMANDS = ["serve", "child", "plan", "status", "user-data", "reap", "release", "release build"]
+COMMANDS = ["serve", "child", "plan", "status", "doctor", "user-data", "reap", "release", "release build"]
 EC2 = {
     "image_id": "ami-00000000",
     "subnet_id": "subnet-00000000",

@@ -411,6 +411,23 @@ def test_auto_configure_without_metadata_is_told(site: Site) -> None:
     assert {each.verdict for check, each in told.items() if check != "auto_configure"} <= {UNKNOWN}
 
 
+@pytest.mark.parametrize("kind", ["redis_url", "rabbit_url", "sqs_url"])
+def test_each_broker_is_measured_and_left_as_it_was(
+    kind: str, request: pytest.FixtureRequest, unique_name: Callable[[str], str], aws_url: str
+) -> None:
+    url, queue = request.getfixturevalue(kind), unique_name("video")
+    app = Celery("proj", broker=url, set_as_current=False)
+    app.conf.flame_pools = {"video": {"queues": [queue]}}
+    found = {each.check: each for each in examine(app, os.environ, lambda _: None)}
+    assert {found[check].verdict for check in ("broker", "queues", "lease")} == {OK}
+    assert f"{queue} 0" in found["queues"].seen
+    assert found["parent"].verdict is (UNKNOWN if kind == "sqs_url" else WARNING)
+    assert not boto3.client("sqs", endpoint_url=aws_url).list_queues().get("QueueUrls")
+    if kind == "redis_url":
+        with app.connection_for_read() as connection:  # where Celery's remote control looks for replies
+            assert all(key.startswith(b"_kombu.binding.") for key in connection.default_channel.client.keys())
+
+
 # the command
 
 

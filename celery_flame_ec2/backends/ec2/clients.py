@@ -40,8 +40,10 @@ class Place:
 class Clients:
     """Connections to AWS, each made when it is first used: boto3 is slow to import and slow to start."""
 
-    def __init__(self, *, launch_timeout: float = LAUNCH_TIMEOUT) -> None:
-        self._launch_timeout = launch_timeout
+    def __init__(
+        self, *, launch_timeout: float = LAUNCH_TIMEOUT, read_timeout: float = READ_TIMEOUT, attempts: int = ATTEMPTS
+    ) -> None:
+        self._launch_timeout, self._read_timeout, self._attempts = launch_timeout, read_timeout, attempts
         self._session: Session | None = None
         self._made: dict[tuple[str, Place], Any] = {}
 
@@ -60,16 +62,16 @@ class Clients:
 
     def ec2(self, place: Place) -> EC2Client:
         """Return a client for what may be sent again: describing and terminating."""
-        client: EC2Client = self._client("ec2", place, attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
+        client: EC2Client = self._client("ec2", place, attempts=self._attempts, read_timeout=self._read_timeout)
         return client
 
     def ssm(self, place: Place) -> Any:
         """Return a client for parameters in the same region."""
-        return self._client("ssm", Place(region=place.region), attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
+        return self._client("ssm", Place(region=place.region), attempts=self._attempts, read_timeout=self._read_timeout)
 
     def other(self, service: str, place: Place) -> Any:
         """Return a client of any other service, such as "sts", for what may be asked again."""
-        return self._client(service, place, attempts=ATTEMPTS, read_timeout=READ_TIMEOUT)
+        return self._client(service, place, attempts=self._attempts, read_timeout=self._read_timeout)
 
     def renew(self) -> None:
         """Begin anew, with the credentials that are to be found now: the SDK reads files and environment once."""

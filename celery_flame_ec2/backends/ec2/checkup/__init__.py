@@ -23,6 +23,8 @@ from .subject import Reader, Subject, described_image
 
 __all__ = ("Checkup",)
 
+#: Seconds for one answer of AWS, and how often it is asked for: somebody sits and waits.
+PATIENCE, ATTEMPTS = 8.0, 2
 #: Dry runs that EC2's bucket for launches takes at once, and seconds between those after.
 BURST, PACE = 4, 0.5
 #: In what the requests of two pools differ though they ask for the same; the user's own tags count all the same.
@@ -50,7 +52,7 @@ class Checkup:
     ) -> None:
         self._settings, self._letters, self._environ, self._pause = settings, letters, environ, pause
         self._ports, self._services = {443: "AWS", **ports}, tuple(services)
-        self._clients = Clients()
+        self._clients = Clients(launch_timeout=PATIENCE, read_timeout=PATIENCE, attempts=ATTEMPTS)
         self._cookbook = Cookbook(self._clients, environ=environ, clock=time.monotonic)
         self._askers: dict[Place, Asker] = {}
         self._subjects: dict[str, Subject] = {}
