@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import functools
 import gzip
@@ -14,6 +13,7 @@ from typing import Any
 
 from .config import Ec2Options
 from .errors import SettingsError
+from .lean import bare, bare_python
 from .parent import Parent
 from .runner import Limits
 
@@ -26,7 +26,7 @@ MAX_USER_DATA = 16384
 MARGIN = 30
 
 _BOUNDARY = "==flame=="
-_PLACE = "DOCUMENT = '{}'"
+_PLACE = 'DOCUMENT = "{}"'
 
 
 def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def multipart(configuration: Mapping[str, Any], theirs: str = "") -> str:
     # A Python literal of ASCII JSON is one line that can end neither the string nor the MIME part.
     literal = repr(json.dumps({**configuration, "prepared_by_template": bool(theirs)}, sort_keys=True))
     bootstrap = _bootstrap().replace(_PLACE, f"DOCUMENT = {literal}", 1)
-    parts = [_part("boothook.sh", _bare(_template("boothook.sh"))), _part("bootstrap.py", bootstrap)]
+    parts = [_part("boothook.sh", bare(_template("boothook.sh"))), _part("bootstrap.py", bootstrap)]
     return _message([*parts, theirs] if theirs else parts)
 
 
@@ -135,31 +135,7 @@ def _part(name: str, text: str) -> str:
 
 @functools.cache  # reading Python takes 20 ms, and every launch needs it
 def _bootstrap() -> str:
-    """Return its first line and its bare code, which packs to less."""
-    source = _template("bootstrap.py")
-    return f"{source.splitlines()[0]}\n{ast.unparse(_Needless().visit(ast.parse(source)))}"
-
-
-class _Needless(ast.NodeTransformer):
-    """Takes out what runs no code: docstrings and annotations."""
-
-    def visit(self, node: ast.AST) -> Any:
-        self.generic_visit(node)
-        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            node.body[:1] = [] if len(node.body) > 1 else [ast.Pass()]
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-        if isinstance(node, ast.arg):
-            node.annotation = None
-        if isinstance(node, ast.AnnAssign) and node.value:
-            return ast.copy_location(ast.Assign(targets=[node.target], value=node.value), node)
-        return node
-
-
-def _bare(source: str) -> str:
-    """Return a script without blank lines and comment lines, its first one apart."""
-    first, *lines = source.splitlines()
-    return "\n".join([first, *(line for line in lines if line.strip() and not line.lstrip().startswith("#"))])
+    return bare_python(_template("bootstrap.py"))
 
 
 def _template(name: str) -> str:
