@@ -17,7 +17,7 @@ from celery import Celery
 
 from celery_flame_ec2.backends.ec2.backend import PAGE
 from celery_flame_ec2.backends.ec2.instances import DEADLINE, LAUNCH, OWNER, POOL, WARM
-from celery_flame_ec2.presence import BEAT, Word, say
+from celery_flame_ec2.presence import REPEAT, Word, say
 from celery_flame_ec2.runner import RunnerState
 
 START_TIMEOUT = 120.0  #: seconds in which ten thousand runners have said their first word
@@ -86,7 +86,7 @@ def _play(pipe: Pipe, broker: str, owner: str, pools: Sequence[str], runners: in
     began, said = time.monotonic(), 0
     with redis.Redis.from_url(broker) as client:
         while not pipe.poll(STEP):  # also true once the other end is closed
-            due = int((time.monotonic() - began) * runners / BEAT)
+            due = int((time.monotonic() - began) * runners / REPEAT)
             with client.pipeline(transaction=False) as together:
                 for number in range(said, due):
                     together.publish(channel, words[number % runners])

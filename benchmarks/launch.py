@@ -131,15 +131,15 @@ def _raising(by: str, runners: int, deployed: Deployment) -> Raising:
 
 
 def cost_all(rounds: int) -> Iterator[Cost]:
-    print(
-        "\nms of the parent's CPU time for one round, of which there is one a second; every queue is a pool of its own"
-    )
-    print(f"{'queues':>7} {'runners':>8} {'measuring':>10} {'hearing':>8} {'deciding':>9} {'listing':>8} {'all':>8}")
+    print("\nms of the parent's CPU time for a round, of which there is one a second; each queue is a pool of its own;")
+    print("most: where every runner has news at every beat")
+    columns = ("measuring", "hearing", "deciding", "listing", "total", "most")
+    print(f"{'queues':>7} {'runners':>8} {' '.join(f'{name:>9}' for name in columns)}")
     with RedisServer() as redis:
         for queues, runners in itertools.product(QUEUES, RUNNERS):
             found = cost(redis.url, queues, runners, rounds)
-            parts = f"{found.measuring:10.1f} {found.hearing:8.1f} {found.deciding:9.1f} {found.listing:8.1f}"
-            print(f"{queues:7} {runners:8} {parts} {found.total:8.1f}{_verdict(found)}", flush=True)
+            parts = " ".join(f"{getattr(found, name):9.1f}" for name in columns)
+            print(f"{queues:7} {runners:8} {parts}{_verdict(found)}", flush=True)
             yield found
 
 

@@ -22,8 +22,9 @@ logger = logging.getLogger(__name__)
 #: Without `-E` a worker's dispatcher sends the group "worker" only, so the type must begin with it.
 EVENT = "worker-flame"
 ROUTING_KEY = "worker.flame"
-#: Seconds between two words of a runner: presence is repeated, so a word that got lost is not missed for long.
-BEAT = 2.0
+#: Seconds between two words of a runner while it has news, and after which it says the same again: presence is
+#: repeated, so a word that got lost is not missed for long. A thousand runners' words are a parent's largest expense.
+BEAT, REPEAT = 2.0, 5.0
 #: Seconds that what came meanwhile may take to hear, and a wait that is over when nothing more has come.
 CATCH_UP, INSTANT = 1.0, 0.001
 

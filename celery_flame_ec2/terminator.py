@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import logging
 import threading
@@ -16,7 +17,7 @@ from celery.worker.consumer.tasks import Tasks
 
 from .lifetime import Ending, Vitals, reason_to_end
 from .parent import Parent
-from .presence import BEAT, Word, say
+from .presence import BEAT, REPEAT, Word, say
 from .runner import RunnerState
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class Terminator:
         self._not_consuming_since: float | None = None
         self._drain_began_at = 0.0
         self._last_beat = float("-inf")
+        self._said: Word | None = None
         self._over = threading.Event()
         self._thread = threading.Thread(target=self.run, name="flame-terminator", daemon=True)
 
@@ -109,7 +111,7 @@ class Terminator:
             self._consider(now)
         elif self.phase is Phase.DRAINING:
             self._drain(held, now)
-        if self._consumer is not None and now - self._last_beat >= BEAT:
+        if self._consumer is not None and now - self._last_beat >= (BEAT if self._has_news() else REPEAT):
             self._last_beat = now
             self._consumer.call_soon(self._say, self._consumer)
 
@@ -169,7 +171,13 @@ class Terminator:
 
     def _say(self, consumer: Any) -> None:
         if consumer.event_dispatcher is not None:
-            say(consumer.event_dispatcher, self._word())
+            self._said = self._word()
+            say(consumer.event_dispatcher, self._said)
+
+    def _has_news(self) -> bool:
+        """Tell whether its last word is not true any more; that a busy runner took more tasks is no news."""
+        said, word = self._said, self._word()
+        return said is None or word != dataclasses.replace(said, taken=word.taken)
 
     def _word(self) -> Word:
         return Word(

@@ -19,12 +19,12 @@ from ..broker import open_connection
 from ..config import Settings
 from ..policy import Demand, Plan, Unknown
 from ..pool import letter, with_concurrency
-from ..presence import BEAT
+from ..presence import REPEAT
 from ..service import Service
 from ..settings import settings_of
 
-#: Seconds to listen for runners: each speaks once in a beat.
-LISTEN = BEAT + 0.5
+#: Seconds to listen for runners: until then each has spoken.
+LISTEN = REPEAT + 0.5
 #: Seconds the broker may take while workers are asked.
 ASK_TIMEOUT = 5.0
 NO_PARENT = (

@@ -11,7 +11,7 @@ import pytest
 from celery.worker import state
 
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.presence import EVENT
+from celery_flame_ec2.presence import BEAT, EVENT, REPEAT
 from celery_flame_ec2.runner import Limits
 from celery_flame_ec2.terminator import LOOK_AGAIN, Phase, Terminator
 
@@ -185,9 +185,37 @@ def test_presence_is_repeated_and_ends_with_the_reason(clock: Clock, consumer: C
     watcher = terminator(clock, consumer)
     for _ in range(8):
         at(watcher, clock, 1)
-    assert len(consumer.said) == 6
+    assert len(consumer.said) == 3
     at(watcher, clock, IDLE)
     assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "idle for 38 s")
+
+
+def test_a_runner_speaks_at_the_next_beat_when_it_has_news_and_else_repeats_itself_now_and_then(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = terminator(clock, consumer)
+    consumer.said.clear()
+    at(watcher, clock, BEAT)
+    assert consumer.said == []
+    at(watcher, clock, REPEAT - BEAT)
+    request = hold()
+    at(watcher, clock, BEAT / 2)
+    at(watcher, clock, BEAT / 2)
+    assert [word["active"] for word in consumer.said] == [0, 1]
+    assert request in state.reserved_requests
+
+
+def test_a_busy_runner_that_only_takes_one_task_after_the_other_has_no_news(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    request = hold()
+    at(watcher, clock, BEAT)
+    consumer.said.clear()
+    state.all_total_count[0] += 10
+    at(watcher, clock, BEAT)
+    assert consumer.said == []
+    at(watcher, clock, REPEAT - BEAT)
+    assert [(word["active"], word["taken"]) for word in consumer.said] == [(1, 10)]
+    assert request in state.reserved_requests
 
 
 def test_a_signal_is_the_last_word_before_the_connection_closes(clock: Clock, consumer: Consumer) -> None:
