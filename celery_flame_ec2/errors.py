@@ -73,6 +73,10 @@ class LaunchUnclear(BackendError):
         super().__init__(message)
 
 
+class OrderError(FlameError):
+    """Raised when runners cannot be told to take no more work, or to take it again."""
+
+
 class MetadataError(FlameError):
     """Raised when instance metadata cannot be read."""
 

@@ -8,13 +8,16 @@ from .runner import Limits
 
 #: Seconds a runner waits for a broker it lost before it ends: what it held is with other runners by then.
 BROKER_PATIENCE = 300.0
+#: Seconds without work after which a cordoned runner ends that would otherwise never be idle for too long.
+CORDONED_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vitals:
     """What a runner knows of itself. Moments are seconds of one monotonic clock; None where it did not happen.
 
-    `quiet_since` is when nothing was active or reserved any more; `taken` counts tasks accepted since the start.
+    `quiet_since` is when nothing was active or reserved any more; `taken` counts tasks accepted since the start;
+    `cordoned` says that no more of them are taken.
     """
 
     started_at: float
@@ -23,6 +26,7 @@ class Vitals:
     disconnected_since: float | None = None
     taken: int = 0
     slots: int = 1
+    cordoned: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +63,10 @@ def _without_broker(vitals: Vitals, limits: Limits, now: float) -> str | None:
 
 
 def _idle(vitals: Vitals, limits: Limits, now: float) -> Ending | None:
-    if vitals.quiet_since is None or vitals.disconnected_since is not None or limits.idle_shutdown_after is None:
+    patience = limits.idle_shutdown_after
+    if patience is None and vitals.cordoned:
+        patience = CORDONED_PATIENCE
+    if vitals.quiet_since is None or vitals.disconnected_since is not None or patience is None:
         return None
-    quiet = now - vitals.quiet_since
-    return Ending(reason=f"idle for {quiet:.0f} s", idle=True) if quiet >= limits.idle_shutdown_after else None
+    quiet, name = now - vitals.quiet_since, ", cordoned" if vitals.cordoned else ""
+    return Ending(reason=f"idle for {quiet:.0f} s{name}", idle=True) if quiet >= patience else None

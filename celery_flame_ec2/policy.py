@@ -68,10 +68,14 @@ class Plan:
     """What will be done in this round, and why.
 
     `warm` of the `launch` make up the pool's min; `held` says that something kept the plan from doing what it wants.
+    `cordon` and `uncordon` are ids of runners that shall take no more work, or take it again: named in each round
+    until their state shows it.
     """
 
     launch: int = 0
     warm: int = 0
+    cordon: tuple[str, ...] = ()
+    uncordon: tuple[str, ...] = ()
     wanted: int | None = None
     held: bool = False
     reason: str

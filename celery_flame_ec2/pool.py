@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from . import boot, signals
 from .backends.base import Backend
 from .config import PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
 from .notes import Left
+from .orders import Order, Orders
 from .parent import Parent
 from .policy import CAPACITY, Demand, Fleet, Plan, Unknown, room
 from .presence import Word
@@ -21,12 +22,16 @@ logger = logging.getLogger(__name__)
 
 #: What `flame_policy` names.
 Policy = Callable[[PoolSettings, Demand | Unknown, Fleet | Unknown, float], Plan]
+#: Tells runners, by their ids, to take no more work from these queues or to take it again; False where it could not.
+Tell = Callable[[Order, Sequence[str], Collection[str]], bool]
 
 
 class Pool:
     """The runners of one flame pool, as its parent handles them. `settings.max_concurrency` is known."""
 
-    def __init__(self, settings: PoolSettings, *, deployment: Settings, backend: Backend, policy: Policy) -> None:
+    def __init__(
+        self, settings: PoolSettings, *, deployment: Settings, backend: Backend, policy: Policy, tell: Tell
+    ) -> None:
         self.settings = settings
         self.roster = Roster(settings.name, visible_within=backend.visible_within)
         self.plan: Plan | None = None
@@ -36,6 +41,7 @@ class Pool:
         self._deployment = deployment
         self._backend = backend
         self._policy = policy
+        self._tell_runners, self._orders = tell, Orders()
 
     def look(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float) -> None:
         """Take in what the backend lists (None: nothing new) and what the runners say."""
@@ -71,14 +77,22 @@ class Pool:
         return plan
 
     def act(self, plan: Plan, now: float) -> bool:
-        """Do what the plan says, never beyond `max`; return whether anything was done."""
+        """Do what the plan says, never beyond `max`; return whether there may be other runners now."""
         asked_again = self._ask_again(plan, now)
         launch = min(plan.launch, room(self.settings, self.fleet(now)))
         warm = min(plan.warm, launch)
         for is_warm, count in ((True, warm), (False, launch - warm)):
             if count > 0:
                 self._launch(count, plan.reason, now, warm=is_warm)
+        self._order(plan, now)
         return asked_again or launch > 0
+
+    def _order(self, plan: Plan, now: float) -> None:
+        wanted = {**dict.fromkeys(plan.cordon, Order.CORDON), **dict.fromkeys(plan.uncordon, Order.UNCORDON)}
+        for order, runners in self._orders.due(wanted, self.roster.runners, now).items():
+            ids = [runner.id for runner in runners]
+            if self._tell_runners(order, self.settings.queues, ids):
+                logger.info("pool %s: told to %s: %s", self.settings.name, order.name.lower(), ", ".join(ids))
 
     def _launch(self, count: int, reason: str, now: float, *, warm: bool) -> None:
         before = self.roster.open_tokens
@@ -156,13 +170,16 @@ class Pool:
     def _is_news(self, plan: Plan) -> bool:
         if plan.launch:
             return True
+        orders, before = (plan.cordon, plan.uncordon), self.plan
+        if any(orders) and (before is None or orders != (before.cordon, before.uncordon)):
+            return True
         return plan.held != (self.plan is not None and self.plan.held)
 
 
 def _in_words(plan: Plan) -> str:
-    if plan.launch:
-        return f"launch {plan.launch}"
-    return "hold" if plan.held else "nothing to do"
+    counts = {"launch": plan.launch, "cordon": len(plan.cordon), "uncordon": len(plan.uncordon)}
+    said = ", ".join(f"{verb} {count}" for verb, count in counts.items() if count)
+    return said or ("hold" if plan.held else "nothing to do")
 
 
 def letter(deployment: Settings, pool: PoolSettings, *, warm: bool) -> Parent:

@@ -39,7 +39,8 @@ class Dispatcher(Protocol):
 class Word:
     """What a runner said last. `reason` is why it ends; `heard_at` is the parent's clock, seconds since the epoch.
 
-    `active` tasks are with it now, `taken` is how many it accepted since its start.
+    `active` tasks are with it now, `taken` is how many it accepted since its start. `node` is its worker's name, by
+    which it can be told something; empty where it speaks.
     """
 
     runner_id: str
@@ -50,6 +51,7 @@ class Word:
     taken: int = 0
     reason: str = ""
     heard_at: float = 0.0
+    node: str = ""
 
 
 def say(dispatcher: Dispatcher, word: Word) -> None:
@@ -152,6 +154,7 @@ class Presence:
                 taken=int(event.get("taken", 0)),  # runners of a release before this one do not say
                 reason=str(event["reason"]),
                 heard_at=self._clock(),
+                node=str(event.get("hostname", "")),
             )
         except (KeyError, TypeError, ValueError):
             logger.warning("a %s event that no runner of this version sends was left out", EVENT)

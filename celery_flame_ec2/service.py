@@ -8,7 +8,7 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ from .errors import BackendError, DemandUnknown, FlameError, HoldingsError, Sett
 from .holdings import open_holdings
 from .lease import Guarded, Lease
 from .notes import Notes, Standing
+from .orders import Order
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import INSTANT, Word
@@ -81,7 +82,10 @@ class Service:
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
         policy = load_policy(settings.policy)
-        self.pools = [Pool(pool, deployment=settings, backend=self._backend, policy=policy) for pool in settings.pools]
+        self.pools = [
+            Pool(pool, deployment=settings, backend=self._backend, policy=policy, tell=self._tell)
+            for pool in settings.pools
+        ]
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
         self._listing: Unknown | None = Unknown(why="the runners were not listed yet")
@@ -214,6 +218,14 @@ class Service:
             self._salvage.look(listing)
         except HoldingsError as exc:
             self._complain("what runners held", exc)
+
+    def _tell(self, order: Order, queues: Sequence[str], runner_ids: Collection[str]) -> bool:
+        try:
+            self._watch.order(order, queues=queues, runner_ids=runner_ids)
+        except FlameError as exc:
+            self._complain("remote control", exc)
+            return False
+        return True
 
     def _reap(self, demands: Mapping[str, Demand | Unknown]) -> None:
         """End runners that will not end themselves; only ever on a complete listing, and a fresh one."""

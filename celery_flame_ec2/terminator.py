@@ -62,6 +62,7 @@ class Terminator:
         self._hello_at: float | None = None
         self._quiet_since: float | None = None
         self._lost_since: float | None = None
+        self._cordoned = False
         self._taken = 0
         self._received = 0
         self._consumer: Any = None
@@ -107,6 +108,7 @@ class Terminator:
         """Look once, and go one step further towards the end if there is a reason to."""
         held = len(state.reserved_requests)
         self._notice_quiet(held, now)
+        self._notice_cordon(self._consumer)
         if self.phase is Phase.WORKING:
             self._consider(now)
         elif self.phase is Phase.DRAINING:
@@ -123,6 +125,19 @@ class Terminator:
             self._quiet_since = now
         self._taken = taken
 
+    def _notice_cordon(self, consumer: Any) -> None:
+        """See whether remote control cancelled or added its queues: it is one or the other when that is complete."""
+        tasks = consumer.task_consumer if consumer is not None else None
+        if tasks is None or self.phase is not Phase.WORKING:
+            return
+        count = len(tasks.queues)
+        cordoned = count == 0 or (self._cordoned and count < len(self._letter.queues))
+        if cordoned != self._cordoned:
+            self._cordoned, self._last_beat = cordoned, float("-inf")
+            if not cordoned:
+                self._quiet_since = None  # whoever wants it back gets it for the whole of its idle time
+            logger.info("flame: %s", "cordoned: it takes no more work" if cordoned else "uncordoned")
+
     def _consider(self, now: float) -> None:
         self.ending = reason_to_end(self._vitals(), self._letter.limits, now)
         if self.ending is not None:
@@ -136,7 +151,8 @@ class Terminator:
             return self._resume()
         if now - self._drain_began_at >= self._letter.limits.shutdown_timeout and held:
             return self._give_up()
-        if self._consumer is not None and self._not_consuming_since is None:
+        if self._consumer is not None and (self._not_consuming_since is None or _consumes(self._consumer)):
+            self._not_consuming_since = None
             return self._stop_consuming()
         acknowledged = self._consumer is None or now - (self._not_consuming_since or now) >= LOOK_AGAIN
         return self._finish() if acknowledged and not held else None
@@ -184,11 +200,17 @@ class Terminator:
             runner_id=self._runner_id,
             pool=self._letter.pool,
             owner=self._letter.owner,
-            state=RunnerState.UP if self.ending is None else RunnerState.ENDING,
+            state=self._state,
             active=len(state.reserved_requests),
             taken=self._accepted,
             reason=self.ending.reason if self.ending is not None else "",
         )
+
+    @property
+    def _state(self) -> RunnerState:
+        if self.ending is not None:
+            return RunnerState.ENDING
+        return RunnerState.CORDONED if self._cordoned else RunnerState.UP
 
     @property
     def _accepted(self) -> int:
@@ -202,6 +224,7 @@ class Terminator:
             disconnected_since=self._lost_since,
             taken=self._accepted,
             slots=self._letter.concurrency,
+            cordoned=self._cordoned,
         )
 
     def _on_ready(self, **_: Any) -> None:
@@ -221,6 +244,12 @@ class Terminator:
     def _on_told(self, sig: str = "a signal", **_: Any) -> None:
         # The worker's own warm shutdown is under way already: this one only says why.
         self.phase, self.ending = Phase.STOPPED, Ending(reason=f"told by {sig}")
+
+
+def _consumes(consumer: Any) -> bool:
+    """Tell whether the worker takes tasks, which remote control may have told it to do again."""
+    tasks = consumer.task_consumer
+    return tasks is not None and any(tasks.consuming_from(queue) for queue in tasks.queues)
 
 
 class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]

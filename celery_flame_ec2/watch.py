@@ -9,7 +9,8 @@ from celery import Celery
 from kombu.connection import Connection
 
 from .broker import has_fanout, open_connection
-from .errors import DemandUnknown
+from .errors import DemandUnknown, OrderError
+from .orders import Order, send, unavailable
 from .presence import INSTANT, Presence, Word
 from .queues import Measurement, measure
 
@@ -21,6 +22,7 @@ class Watch:
     """One parent's eyes and ears at the broker, on connections of its own. Used by one thread."""
 
     def __init__(self, app: Celery, *, owner: str, clock: Callable[[], float] = time.time) -> None:
+        self._app = app
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
         self._presence: Presence | None = None
         if has_fanout(self._connection):
@@ -40,6 +42,21 @@ class Watch:
             if self._presence is not None:
                 self._presence.close()  # a broker that stands still drops no connection, and its silence says nothing
             raise
+
+    def must_reach(self) -> None:
+        """Raise OrderError where runners cannot be told anything over this broker."""
+        if trouble := unavailable(self._app, self._connection):
+            raise OrderError(trouble)
+
+    def order(self, order: Order, *, queues: Sequence[str], runner_ids: Collection[str]) -> None:
+        """Tell runners to take no more work from these queues, or to take it again; those never heard are left out.
+
+        Raises:
+            OrderError: they cannot be told.
+        """
+        words = self.words
+        nodes = [words[runner_id].node for runner_id in runner_ids if runner_id in words and words[runner_id].node]
+        send(self._app, self._connection, order, queues=queues, nodes=nodes)
 
     @property
     def hears(self) -> bool:

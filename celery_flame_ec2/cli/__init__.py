@@ -8,6 +8,7 @@ import click
 
 from ..errors import FlameError
 from .child import child
+from .cordon import cordon, uncordon
 from .doctor import doctor
 from .iam_policy import iam_policy
 from .reap import reap
@@ -33,5 +34,5 @@ def flame() -> None:
     """Let workers burst past this machine: launch, watch and end runners."""
 
 
-for command in (serve, child, plan, status, doctor, user_data, reap, release, iam_policy):
+for command in (serve, child, plan, status, cordon, uncordon, doctor, user_data, reap, release, iam_policy):
     flame.add_command(command)

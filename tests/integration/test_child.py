@@ -7,7 +7,7 @@ import dataclasses
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,17 @@ LETTER = Parent(
 )
 
 
-def letter(queue: str = "celery", *, concurrency: int = 1, options: dict[str, Any] | None = None, **limits: Any) -> str:
+def letter(
+    queue: str = "celery",
+    *,
+    more: Sequence[str] = (),
+    concurrency: int = 1,
+    options: dict[str, Any] | None = None,
+    **limits: Any,
+) -> str:
     changed = dataclasses.replace(
         LETTER,
-        queues=(queue,),
+        queues=(queue, *more),
         concurrency=concurrency,
         worker_options=options or {},
         limits=dataclasses.replace(LETTER.limits, **limits),

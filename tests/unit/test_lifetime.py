@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from celery_flame_ec2.lifetime import BROKER_PATIENCE, Vitals, reason_to_end
+from celery_flame_ec2.lifetime import BROKER_PATIENCE, CORDONED_PATIENCE, Vitals, reason_to_end
 from celery_flame_ec2.runner import Limits
 
 LIMITS = Limits(idle_shutdown_after=30, boot_timeout=120, max_lifetime=3600)
@@ -46,6 +46,13 @@ def test_only_idleness_can_be_undone_by_work_that_slips_in() -> None:
 
 def test_no_idle_limit_keeps_a_runner_without_work() -> None:
     assert reason_to_end(vitals(quiet_since=NOW - 500), Limits(idle_shutdown_after=None), NOW) is None
+
+
+@pytest.mark.parametrize(("quiet", "ends"), [(CORDONED_PATIENCE - 1, False), (CORDONED_PATIENCE, True)])
+def test_a_cordoned_runner_that_was_forgotten_ends_even_without_an_idle_limit(quiet: float, ends: bool) -> None:
+    cordoned = vitals(quiet_since=NOW - quiet, cordoned=True)
+    ending = reason_to_end(cordoned, Limits(idle_shutdown_after=None), NOW)
+    assert (ending.reason if ending else None) == ("idle for 60 s, cordoned" if ends else None)
 
 
 @pytest.mark.parametrize(("taken", "ends"), [(3, False), (4, True), (5, True)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
 from celery_flame_ec2.notes import Left, Standing
+from celery_flame_ec2.orders import AGAIN_AFTER, Order
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.policy import Demand, Failures, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.pool import Pool
@@ -62,9 +63,29 @@ def backend() -> ListBackend:
     return ListBackend()
 
 
+class Told:
+    """What runners were told: order, queues, ids."""
+
+    def __init__(self) -> None:
+        self.orders: list[tuple[Order, tuple[str, ...], tuple[str, ...]]] = []
+        self.works = True
+
+    def __call__(self, order: Order, queues: Sequence[str], runner_ids: Collection[str]) -> bool:
+        self.orders.append((order, tuple(queues), tuple(runner_ids)))
+        return self.works
+
+
 def new_pool(backend: Backend, **options: Any) -> Pool:
     deployment = settings(**options)
-    return Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan)
+    return Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan, tell=Told())
+
+
+def planned(backend: Backend, decided: Plan, *, tell: Told | None = None, **options: Any) -> Pool:
+    """Return a pool whose policy plans the same in every round."""
+    deployment = settings(**options)
+    return Pool(
+        deployment.pools[0], deployment=deployment, backend=backend, policy=lambda *_: decided, tell=tell or Told()
+    )
 
 
 def do_round(pool: Pool, demand: Demand | Unknown, now: float = NOW) -> Plan:
@@ -182,10 +203,7 @@ def test_an_unanswered_launch_is_asked_for_again_while_it_is_wanted(backend: Lis
 
 
 def test_a_policy_of_the_users_own_cannot_pass_max(backend: ListBackend) -> None:
-    deployment = settings(max=3)
-    greedy = Pool(
-        deployment.pools[0], deployment=deployment, backend=backend, policy=lambda *_: Plan(launch=99, reason="more")
-    )
+    greedy = planned(backend, Plan(launch=99, reason="more"), max=3)
     do_round(greedy, Demand(waiting=0))
     assert len(backend.living) == 3
 
@@ -268,6 +286,49 @@ def test_an_unknown_listing_reaches_the_policy_as_unknown(backend: ListBackend) 
         return Plan(reason="looked")
 
     deployment = settings()
-    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=spy)
+    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=spy, tell=Told())
     pool.decide(Demand(waiting=1), NOW, listing=Unknown(why="silent"))
     assert seen == [Unknown(why="silent")]
+
+
+def said(*states: RunnerState) -> dict[str, Word]:
+    return {
+        f"r{at}": Word(runner_id=f"r{at}", pool="video", owner="o", state=state, heard_at=NOW)
+        for at, state in enumerate(states)
+    }
+
+
+def test_runners_are_told_once_and_again_only_where_they_do_not_confirm_it(backend: ListBackend) -> None:
+    told = Told()
+    pool = planned(backend, Plan(cordon=("r0", "r1", "gone"), uncordon=("r2",), reason="less"), tell=told)
+    backend.launch(Parent(owner="o", pool="video", backend="local", queues=("video",), concurrency=1), 3)
+    up, cordoned = RunnerState.UP, RunnerState.CORDONED
+
+    def step(seconds: float, *states: RunnerState) -> list[Any]:
+        told.orders.clear()
+        pool.look(backend.living, said(*states), NOW + seconds)
+        do_round(pool, Demand(waiting=0), NOW + seconds)
+        return told.orders
+
+    first = [(Order.CORDON, ("video",), ("r0", "r1")), (Order.UNCORDON, ("video",), ("r2",))]
+    assert step(0, up, up, cordoned) == first
+    assert step(1, up, up, cordoned) == []
+    assert step(AGAIN_AFTER, cordoned, up, up) == [(Order.CORDON, ("video",), ("r1",))]
+    assert step(AGAIN_AFTER + 1, up, up, up) == [(Order.CORDON, ("video",), ("r0",))]
+
+
+def test_who_boots_or_ends_is_told_nothing(backend: ListBackend) -> None:
+    told = Told()
+    pool = planned(backend, Plan(cordon=("r0", "r1"), uncordon=("r1",), reason="less"), tell=told)
+    backend.launch(Parent(owner="o", pool="video", backend="local", queues=("video",), concurrency=1), 2)
+    pool.look(backend.living, said(RunnerState.BOOTING, RunnerState.ENDING), NOW)
+    do_round(pool, Demand(waiting=0))
+    assert told.orders == []
+
+
+def test_a_plan_that_cordons_is_told_once_in_the_log(backend: ListBackend, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    pool = planned(backend, Plan(cordon=("r0",), reason="fewer would do"))
+    for _ in range(3):
+        do_round(pool, Demand(waiting=0))
+    assert caplog.text.count("pool video: cordon 1: fewer would do") == 1

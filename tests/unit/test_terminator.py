@@ -26,13 +26,29 @@ class Clock:
 
 
 class TaskConsumer:
-    consuming = True
+    def __init__(self) -> None:
+        self.queues, self.active = ["q"], {"q"}
+
+    @property
+    def consuming(self) -> bool:
+        return bool(self.active)
+
+    def consuming_from(self, queue: str) -> bool:
+        return queue in self.active
 
     def cancel(self) -> None:
-        self.consuming = False
+        self.active.clear()
 
     def consume(self) -> None:
-        self.consuming = True
+        self.active.update(self.queues)
+
+    def cancel_by_queue(self, queue: str) -> None:
+        self.queues.remove(queue)
+        self.active.discard(queue)
+
+    def add_queue(self, queue: str) -> None:
+        self.queues.append(queue)
+        self.consume()
 
 
 class Consumer:
@@ -223,3 +239,73 @@ def test_a_signal_is_the_last_word_before_the_connection_closes(clock: Clock, co
     watcher._on_told(sig="SIGTERM")
     watcher.detach()
     assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "told by SIGTERM")
+
+
+def states(consumer: Consumer) -> list[str]:
+    return [said["state"] for said in consumer.said]
+
+
+def test_a_worker_whose_queues_are_cancelled_is_cordoned_and_says_so_at_its_next_look(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = terminator(clock, consumer)
+    consumer.task_consumer.cancel_by_queue("q")
+    at(watcher, clock, 0.1)
+    consumer.task_consumer.add_queue("q")
+    at(watcher, clock, 0.1)
+    assert states(consumer)[-2:] == ["cordoned", "up"]
+
+
+def test_cordoned_and_uncordoned_are_what_all_queues_are(clock: Clock) -> None:
+    consumer = Consumer()
+    letter = Parent(owner="o", pool="p", backend="local", queues=("q", "r"), concurrency=2)
+    consumer.task_consumer.queues.append("r")
+    watcher = Terminator(letter, "r1", clock=clock)
+    watcher.attach(consumer)
+    watcher._on_ready()
+    seen = []
+    for change in (("cancel", "q"), ("cancel", "r"), ("add", "r"), ("add", "q")):
+        getattr(consumer.task_consumer, {"cancel": "cancel_by_queue", "add": "add_queue"}[change[0]])(change[1])
+        at(watcher, clock, 5)
+        seen.append(states(consumer)[-1])
+    assert seen == ["up", "cordoned", "cordoned", "up"]
+
+
+def test_a_cordoned_worker_idles_out_and_one_that_is_uncordoned_has_its_whole_time_again(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = terminator(clock, consumer)
+    consumer.task_consumer.cancel_by_queue("q")
+    at(watcher, clock, IDLE - 1)
+    consumer.task_consumer.add_queue("q")
+    at(watcher, clock, 1)
+    at(watcher, clock, IDLE - 1)
+    assert watcher.phase is Phase.WORKING
+    consumer.task_consumer.cancel_by_queue("q")
+    at(watcher, clock, 1)
+    at(watcher, clock, IDLE)
+    assert watcher.ending is not None
+    assert watcher.ending.reason == "idle for 31 s, cordoned"
+
+
+def test_a_worker_that_is_uncordoned_while_it_ends_does_not_take_more(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    request = hold()
+    at(watcher, clock, 100)
+    consumer.task_consumer.cancel_by_queue("q")
+    consumer.task_consumer.add_queue("q")
+    at(watcher, clock, 1)
+    assert (states(consumer)[-1], consumer.task_consumer.consuming) == ("ending", False)
+    assert request in state.reserved_requests
+
+
+def test_a_cordoned_worker_that_connects_anew_stays_cordoned(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    consumer.task_consumer.cancel_by_queue("q")
+    at(watcher, clock, 1)
+    watcher.detach()
+    fresh = Consumer()
+    fresh.task_consumer.cancel_by_queue("q")
+    watcher.attach(fresh)
+    at(watcher, clock, 5)
+    assert states(fresh) == ["cordoned"]
