@@ -16,6 +16,7 @@ from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.queues import Depth, Measurement
+from celery_flame_ec2.reaper import LOST_AFTER, SECOND_LOOK
 from celery_flame_ec2.runner import Launch, Runner, RunnerState
 from celery_flame_ec2.service import Local, Service
 from tests.unit.test_lease import Cell, Clock, parent
@@ -236,3 +237,35 @@ def test_a_parent_that_cannot_read_what_was_left_does_not_act() -> None:
     work.cell.notes = notes
     service.tick()
     assert len(work.living) == 1
+
+
+@pytest.mark.parametrize("others_speak", [True, False])
+def test_a_runners_silence_means_something_only_while_another_is_heard(others_speak: bool) -> None:
+    work = Deployed(shutdown_timeout=30)
+    service, watching, lease = work.parent()
+    lost, well = work.runner("lost"), work.runner("well")
+    watching.words = {**up(lost, work.clock()), **up(well, work.clock())}
+    end = work.clock() + LOST_AFTER + 30 + SECOND_LOOK + 30
+    while work.clock() < end:
+        watching.words |= up(well, work.clock()) if others_speak else {}
+        work.rounds(service, 5, lease)
+    assert work.living == ({"well"} if others_speak else {"lost", "well"})
+
+
+@pytest.mark.parametrize(("booting", "listings"), [(1, 10), (200, 10), (500, 4), (5000, 2)])
+def test_while_runners_come_a_listing_is_trusted_for_longer_the_more_there_are(booting: int, listings: int) -> None:
+    work = Deployed()
+    service, _, lease = work.parent()
+    work.backend.living = [Runner(id=f"r{n}", pool="video", launched_at=work.clock()) for n in range(booting)]
+    looked: list[float] = []
+
+    def listed() -> tuple[Runner, ...]:
+        looked.append(work.clock())
+        return tuple(work.backend.living)
+
+    work.backend.runners = listed  # type: ignore[method-assign]
+    for _ in range(20):
+        lease.renew()
+        service.tick()
+        work.clock.now += 1
+    assert len(looked) == listings
