@@ -14,13 +14,13 @@ from celery.platforms import EX_UNAVAILABLE
 from ..config import Settings
 from ..errors import OrderError
 from ..orders import AGAIN_AFTER, Order
-from ..presence import BEAT, Word
+from ..presence import REPEAT, Word
 from ..runner import RunnerState
 from ..settings import settings_of
 from ..watch import Watch
 
-#: Seconds to listen for runners: each speaks once in a beat, one whose only process is busy later.
-LISTEN = 2 * BEAT + 1.0
+#: Seconds to listen for runners: until then each has spoken.
+LISTEN = REPEAT + 1.0
 
 
 @click.command(cls=CeleryCommand)

@@ -138,7 +138,7 @@ def test_a_cordoned_runner_that_connects_anew_stays_cordoned(tmp_path: Path) -> 
 
 def test_who_is_no_runner_is_refused_by_name(pair: Pair) -> None:
     said = one_line_error(pair.work.run("flame", "cordon", "i-none"))
-    assert said.startswith("Error: no word from i-none within 5 s")
+    assert said.startswith("Error: no word from i-none within 6 s")
 
 
 def test_without_remote_control_it_is_said_why_not(tmp_path: Path, redis_url: str, sqs_url: str) -> None:
