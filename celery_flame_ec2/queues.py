@@ -31,7 +31,7 @@ class Measurement:
     """All queues at about one moment."""
 
     depths: Mapping[str, Depth]
-    unacked: int | None = None  #: what consumers hold of every queue in this Redis database; None on other brokers
+    unacked: int | None = None  #: what consumers of this Redis database hold, runners aside; None on other brokers
 
 
 def measure(connection: Connection, queues: Sequence[str]) -> Measurement:

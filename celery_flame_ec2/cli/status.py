@@ -14,7 +14,8 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_UNAVAILABLE
 
 from ..config import Settings
-from ..errors import LeaseError
+from ..errors import HoldingsError, LeaseError
+from ..holdings import open_holdings
 from ..lease import open_lease
 from ..notes import Left, Notes, Standing
 from ..policy import Demand, Unknown, pause
@@ -49,7 +50,7 @@ def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
             name: _pool_fields(pool, demands[name], left.standings.get(name, Standing()), now)
             for name, pool in ((pool.settings.name, pool) for pool in service.pools)
         },
-        "held": _held(service.measurement),
+        "held": _held(app, settings, service.measurement),
         "runners_unknown": service.listing.why if service.listing is not None else None,
     }
     click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(_lines(shown)))
@@ -64,12 +65,30 @@ def _left(app: Celery, settings: Settings) -> tuple[Left, str | None]:
         return Left(), str(exc)
 
 
-def _held(measurement: Measurement | None) -> int | None:
-    """Return the tasks consumers hold unacknowledged, on Redis those of the whole database; None where nobody tells."""
-    if measurement is None or measurement.unacked is not None:
-        return measurement.unacked if measurement else None
+def _held(app: Celery, settings: Settings, measurement: Measurement | None) -> int | None:
+    """Return the tasks consumers hold unacknowledged; None where nobody tells.
+
+    On Redis those of the whole database that stand under the app's own keys, and those of all our runners.
+    """
+    if measurement is None:
+        return None
+    if measurement.unacked is not None:
+        by_runners = _held_by_runners(app, settings)
+        return None if by_runners is None else measurement.unacked + by_runners
     told = [depth.held for depth in measurement.depths.values() if depth.held is not None]
     return sum(told) if told else None
+
+
+def _held_by_runners(app: Celery, settings: Settings) -> int | None:
+    holdings = open_holdings(app, settings.owner)
+    if holdings is None:
+        return 0
+    try:
+        return holdings.count()
+    except HoldingsError:  # it answered a moment ago; the rest of what is known is worth showing
+        return None
+    finally:
+        holdings.close()
 
 
 def _pool_fields(pool: Pool, demand: Demand | Unknown, standing: Standing, now: float) -> dict[str, Any]:
