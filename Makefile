@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/py
 SERVERS := openssl rabbitmq-server redis-server
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-launch bench-queues clean
+.PHONY: demo test lint box bench-burst bench-launch bench-queues chaos-launch clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -39,6 +39,10 @@ bench-launch: $(VENV)/.tools
 bench-queues: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/python -m benchmarks.queues $(if $(JSON),--json $(JSON))
+
+# the parent's rounds against a virtual EC2, by a state machine: SCHEDULES=n of 50 steps each
+chaos-launch: $(VENV)/.tools
+	SCHEDULES=$(or $(SCHEDULES),1000) $(BIN)/python -m pytest -q tests/chaos
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

@@ -34,12 +34,16 @@ class Crash(BaseException):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ambush:
-    """What happens to the next call of an action, before EC2 does it or after: "lost", "crash" or "pause"."""
+    """What happens to the next call of an action, before EC2 does it or after.
+
+    Its sender crashes, or stands still for so many `seconds`, and then its answer may be `lost`.
+    """
 
     action: str
     done: bool
-    effect: str
+    crash: bool = False
     seconds: float = 0.0
+    lost: bool = False
 
 
 @dataclass(kw_only=True, slots=True)
@@ -147,6 +151,7 @@ class VirtualParent:
     lease: Lease
     store: BoardStore
     watch: VirtualWatch
+    looked_at: float = 0.0
     paused: bool = False
     dead: bool = False
 
@@ -166,6 +171,7 @@ class Deployment:
         self.slow = False
         self.ticks = 0
         self._names = itertools.count(1)
+        self.world.looked_at = lambda: self._caller().looked_at
         wire().ec2, wire().callers = self.world.ec2, []
 
     # parents
@@ -222,6 +228,7 @@ class Deployment:
 
     def _tick(self, parent: VirtualParent) -> None:
         self.ticks += 1
+        parent.looked_at = self.world.clock.now
         wire().callers.append(parent.name)
         try:
             with self._telling():
@@ -266,15 +273,17 @@ class Deployment:
         found = [each for each in self.ambushes if (each.action, each.done) == (action, done)]
         if not found:
             return
-        self.ambushes.remove(found[0])
-        if found[0].effect == "crash":
+        ambush = found[0]
+        self.ambushes.remove(ambush)
+        if ambush.crash:
             raise Crash
-        if found[0].effect == "lost":
-            self.world.advance(READ_TIMEOUT)
+        if ambush.seconds:
+            parent.paused = True
+            self._others(ambush.seconds)
+            parent.paused = False
+        if ambush.lost:
+            self.world.advance(self.world.random.choice([0.2, READ_TIMEOUT]))
             raise Lost
-        parent.paused = True
-        self._others(found[0].seconds)
-        parent.paused = False
 
     def _others(self, seconds: float) -> None:
         """Let the other parents go on while one stands still in the middle of a call."""
@@ -302,6 +311,7 @@ class Deployment:
     def settle(self, horizon: float = 4 * 3600.0) -> str:
         """Heal everything and let time pass until nothing is left to do; return what is left, empty when nothing."""
         self.heal()
+        self.world.busy = False
         for parent in self.parents:
             parent.paused = False
         if not self.parents:

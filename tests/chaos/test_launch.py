@@ -27,6 +27,9 @@ from tests.chaos.world import ZONES, Ill
 SCHEDULES = int(os.environ.get("SCHEDULES") or 1000)
 STEPS = 50
 PARENTS = 3
+#: Seconds a listing lags at most, and that a parent stands still at most between its leave to launch and the launch:
+#: together less than the while for which the next parent counts what it cannot see.
+LAG, STILL = 30, 25
 
 EC2 = Ec2Options(
     app="shop", s3_bundle_url="s3://releases/shop.tar.gz", region="eu-central-1", image_id=IMAGE,
@@ -44,7 +47,7 @@ AUDIO = PoolSettings(
 pools = st.sampled_from(["video", "audio"])
 markets = st.sampled_from(["spot", "on-demand"])
 offers = st.tuples(markets, st.sampled_from(["c7i.large", "m7i.large"]), st.sampled_from(["eu-a", "eu-b"]))
-actions = st.sampled_from(["RunInstances", "RunInstances", "TerminateInstances", "DescribeInstances"])
+actions = st.sampled_from(["RunInstances", "RunInstances", "TerminateInstances", "DescribeInstances", "DescribeImages"])
 refusals = st.sampled_from([
     ("InternalError", 500), ("Unavailable", 503), ("RequestLimitExceeded", 503), ("UnauthorizedOperation", 403),
     ("InsufficientInstanceCapacity", 500), ("InsufficientFreeAddressesInSubnet", 400), ("VcpuLimitExceeded", 400),
@@ -63,9 +66,15 @@ class Launching(RuleBasedStateMachine):
         self.all = Deployment((VIDEO, AUDIO), seed=0)
         self.world, self.conditions = self.all.world, self.all.world.ec2.conditions
 
-    @initialize(seed=st.integers(0, 2**32 - 1), parents=st.integers(1, PARENTS))
-    def parents_start(self, seed: int, parents: int) -> None:
+    @initialize(
+        seed=st.integers(0, 2**32 - 1),
+        parents=st.integers(1, PARENTS),
+        pause=st.sampled_from([None, 20.0, 60.0, 300.0]),
+    )
+    def parents_start(self, seed: int, parents: int, pause: float | None) -> None:
         self.world.random.seed(seed)
+        if pause is not None:
+            self.world.keep_busy(pause)
         for _ in range(parents):
             self.all.start()
 
@@ -84,12 +93,12 @@ class Launching(RuleBasedStateMachine):
     @rule(pool=pools, durations=st.lists(st.integers(1, 90), min_size=1, max_size=10))
     def tasks_arrive(self, pool: str, durations: list[int]) -> None:
         self.world.arrive(pool, [float(each) for each in durations])
-        self.all.round(1.0)
+        self._go_on()
 
     @rule(pool=pools)
     def what_waits_is_purged(self, pool: str) -> None:
-        self.world.waiting[pool].clear()
-        self.all.round(1.0)
+        self.world.purge(pool)
+        self._go_on()
 
     # EC2
 
@@ -109,40 +118,40 @@ class Launching(RuleBasedStateMachine):
     def ec2_throttles(self) -> None:
         self.conditions.throttle_as_aws()
 
-    @rule(launch=st.floats(0.0, 20.0), end=st.floats(0.0, 30.0))
-    def listings_lag(self, launch: float, end: float) -> None:
-        self.conditions.launch_lag = lambda: self.world.random.uniform(0.0, launch)
-        self.conditions.end_lag = lambda: self.world.random.uniform(0.0, end)
+    @rule(launch=st.integers(0, LAG), end=st.integers(0, 60))
+    def listings_lag(self, launch: int, end: int) -> None:
+        self.conditions.launch_lag, self.conditions.end_lag = (lambda: float(launch)), (lambda: float(end))
+        self._go_on()
 
     @rule(page=st.integers(0, 2))
     def listings_fail(self, page: int) -> None:
         self.world.ec2.fails_from_page = page
-        self.all.round(1.0)
+        self._go_on()
 
     @rule(action=actions, refusal=refusals, times=st.integers(1, 3))
     def ec2_refuses(self, action: str, refusal: tuple[str, int], times: int) -> None:
         code, status = refusal
         queue = self.world.ec2.refusals.setdefault(action, [])
         queue += [Refusal(code, "so it was drawn", status)] * times
-        self.all.round(1.0)
+        self._go_on()
 
     @rule()
     def ec2_is_slow(self) -> None:
         self.all.slow = True
 
-    @rule(after=st.floats(1.0, 90.0), code=late_codes, times=st.integers(1, 3))
-    def launches_will_fail_late(self, after: float, code: str, times: int) -> None:
-        self.world.failures += [Failure(after=after, code=code)] * times
+    @rule(after=st.integers(1, 90), code=late_codes, times=st.integers(1, 3))
+    def launches_will_fail_late(self, after: int, code: str, times: int) -> None:
+        self.world.failures += [Failure(after=float(after), code=code)] * times
 
     @rule(action=actions, done=st.booleans(), times=st.integers(1, 3))
     def answers_get_lost(self, action: str, done: bool, times: int) -> None:
-        self.all.ambushes += [Ambush(action=action, done=done, effect="lost")] * times
-        self.all.round(1.0)
+        self.all.ambushes += [Ambush(action=action, done=done, lost=True)] * times
+        self._go_on()
 
     @rule()
     def ec2_is_well_again(self) -> None:
         self.all.heal()
-        self.all.round(1.0)
+        self._go_on()
 
     # machines
 
@@ -159,7 +168,7 @@ class Launching(RuleBasedStateMachine):
         living = [machine for machine in self.world.machines.values() if machine.alive]
         if living:
             self.world.interrupt(living[number % len(living)])
-        self.all.round(1.0)
+        self._go_on()
 
     # parents
 
@@ -167,7 +176,7 @@ class Launching(RuleBasedStateMachine):
     @rule()
     def a_parent_starts(self) -> None:
         self.all.start()
-        self.all.round(1.0)
+        self._go_on()
 
     @precondition(lambda self: self.all.parents)
     @rule(number=st.integers(0, PARENTS - 1), again=st.booleans())
@@ -175,7 +184,7 @@ class Launching(RuleBasedStateMachine):
         self.all.crash(self._parent(number))
         if again:
             self.all.start()
-        self.all.round(1.0)
+        self._go_on()
 
     @precondition(lambda self: self.all.parents)
     @rule(number=st.integers(0, PARENTS - 1), again=st.booleans())
@@ -183,44 +192,44 @@ class Launching(RuleBasedStateMachine):
         self.all.stop(self._parent(number))
         if again:
             self.all.start()
-        self.all.round(1.0)
+        self._go_on()
 
     @precondition(lambda self: self.all.parents)
     @rule(number=st.integers(0, PARENTS - 1))
     def a_parent_stands_still(self, number: int) -> None:
         self._parent(number).paused = True
-        self.all.round(1.0)
+        self._go_on()
 
     @rule()
     def all_parents_go_on(self) -> None:
         for parent in self.all.parents:
             parent.paused = False
-        self.all.round(1.0)
+        self._go_on()
 
     @rule(action=actions, done=st.booleans())
     def a_parent_will_crash_in_a_call(self, action: str, done: bool) -> None:
-        self.all.ambushes.append(Ambush(action=action, done=done, effect="crash"))
-        self.all.round(1.0)
+        self.all.ambushes.append(Ambush(action=action, done=done, crash=True))
+        self._go_on()
 
-    @rule(action=actions, seconds=st.floats(1.0, 30.0))
-    def a_parent_will_stand_still_before_a_call(self, action: str, seconds: float) -> None:
-        self.all.ambushes.append(Ambush(action=action, done=False, effect="pause", seconds=seconds))
-        self.all.round(1.0)
+    @rule(action=actions, seconds=st.integers(1, STILL), lost=st.booleans())
+    def a_parent_will_stand_still_before_a_call(self, action: str, seconds: int, lost: bool) -> None:
+        self.all.ambushes.append(Ambush(action=action, done=False, seconds=float(seconds), lost=lost))
+        self._go_on()
 
-    @rule(action=actions, seconds=st.floats(1.0, 300.0))
-    def a_parent_will_stand_still_after_a_call(self, action: str, seconds: float) -> None:
-        self.all.ambushes.append(Ambush(action=action, done=True, effect="pause", seconds=seconds))
-        self.all.round(1.0)
+    @rule(action=actions, seconds=st.integers(1, 300), lost=st.booleans())
+    def a_parent_will_stand_still_after_a_call(self, action: str, seconds: int, lost: bool) -> None:
+        self.all.ambushes.append(Ambush(action=action, done=True, seconds=float(seconds), lost=lost))
+        self._go_on()
 
     @rule()
     def the_lease_does_not_answer(self) -> None:
         self.all.board.silent = True
-        self.all.round(1.0)
+        self._go_on()
 
     @rule()
     def the_broker_does_not_answer(self) -> None:
         self.world.broker_silent = True
-        self.all.round(1.0)
+        self._go_on()
 
     @rule(pool=pools, most=st.integers(1, 5))
     def max_is_changed(self, pool: str, most: int) -> None:
@@ -228,7 +237,11 @@ class Launching(RuleBasedStateMachine):
         for parent in list(self.all.parents):
             self.all.crash(parent)
             self.all.start()
+        self._go_on()
+
+    def _go_on(self) -> None:
         self.all.round(1.0)
+        self.all.round(4.0)
 
     def _parent(self, number: int) -> VirtualParent:
         return self.all.parents[number % len(self.all.parents)]

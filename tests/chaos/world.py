@@ -85,14 +85,16 @@ class World:
         self.waiting: dict[str, deque[float]] = {name: deque() for name in self.pools}
         self.wrongs: list[str] = []
         self.done = 0
-        #: The most runners that were ever wanted of a pool, and may be by what any parent was told.
-        self.most_wanted = {name: pool.min for name, pool in self.pools.items()}
-        self.maxima: dict[str, int] = {name: pool.max for name, pool in self.pools.items()}
+        #: How many runners the tasks of a pool asked for, from when on.
+        self.wanted = {name: [(self.clock.now, pool.min)] for name, pool in self.pools.items()}
+        #: When the parent that sends a request now began to look.
+        self.looked_at: Callable[[], float] = self.clock
         # what is wrong now
         self.broker_silent = False
         self.ills: deque[Ill] = deque()
         self.failures: deque[Failure] = deque()
         self.slow_boots = False
+        self.busy = False
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self.strangers = [
@@ -117,22 +119,44 @@ class World:
 
     # tasks
 
+    def keep_busy(self, pause: float) -> None:
+        """Let bursts of tasks come by themselves, `pause` seconds apart on average, while the world is `busy`."""
+        self.busy = True
+        self._burst(pause)
+
+    def _burst(self, pause: float) -> None:
+        if self.busy:
+            durations = [self.random.uniform(1, 90) for _ in range(self.random.randint(1, 10))]
+            self.arrive(self.random.choice(list(self.pools)), durations)
+            self.later(self.random.expovariate(1 / pause), lambda: self._burst(pause))
+
     def arrive(self, pool: str, durations: list[float]) -> None:
         self.waiting[pool] += durations
-        self.want(pool)
+        self._want(pool)
         self._feed(pool)
 
-    def want(self, pool: str) -> None:
-        """Note how many runners the tasks there are ask for."""
-        settings, tasks = self.pools[pool], self.outstanding(pool)
-        wanted = max(settings.min, min(self.maxima[pool], math.ceil(tasks / self._slots(settings))))
-        self.most_wanted[pool] = max(self.most_wanted[pool], wanted)
+    def purge(self, pool: str) -> None:
+        self.waiting[pool].clear()
+        self._want(pool)
 
     def set_max(self, pool: str, most: int) -> None:
         """Have other settings for parents that start from now on; those that run keep what they were told."""
         self.pools[pool] = dataclasses.replace(self.pools[pool], max=most)
-        self.maxima[pool] = most
-        self.want(pool)
+        self._want(pool)
+
+    def _want(self, pool: str) -> None:
+        """Note how many runners the tasks there are ask for."""
+        settings, tasks = self.pools[pool], self.outstanding(pool)
+        wanted = max(settings.min, min(settings.max, math.ceil(tasks / self._slots(settings))))
+        self.wanted[pool].append((self.clock.now, wanted))
+
+    def _most_wanted(self, pool: str, since: float) -> int:
+        most = 0
+        for at, wanted in reversed(self.wanted[pool]):
+            most = max(most, wanted)
+            if at < since:
+                break
+        return most
 
     def outstanding(self, pool: str) -> int:
         return len(self.waiting[pool]) + sum(len(machine.tasks) for machine in self._of(pool))
@@ -214,6 +238,7 @@ class World:
             return  # it went back to the queue
         machine.tasks.remove(task)
         self.done += 1
+        self._want(machine.pool.name)
         self._feed(machine.pool.name)
         if not machine.tasks:
             self._is_idle(machine)
@@ -294,14 +319,15 @@ class World:
     def _check_launch(self, machine: Machine) -> None:
         pool, name = machine.pool, machine.pool.name
         living = self.ec2.running(OWNER, name)
-        if len(living) > self.maxima[name]:
-            self.wrongs.append(f"{len(living)} runners of {name} run, and max is {self.maxima[name]}")
+        if len(living) > self.pools[name].max:
+            self.wrongs.append(f"{len(living)} runners of {name} run, and max is {self.pools[name].max}")
         of_launch = sum(each.token == machine.instance.token for each in self.ec2.instances.values())
         if of_launch > machine.instance.asked:
             self.wrongs.append(f"{of_launch} runners came of one launch of {machine.instance.asked}")
         able = [each for each in self._of(name) if self._is_able(each, pool.ec2.boot_timeout)]
-        if len(able) > self.most_wanted[name]:
-            self.wrongs.append(f"{len(able)} runners of {name} are able, and {self.most_wanted[name]} were wanted")
+        wanted = self._most_wanted(name, self.looked_at())
+        if len(able) > wanted:
+            self.wrongs.append(f"{len(able)} runners of {name} are able, and {wanted} were wanted")
 
     def _is_able(self, machine: Machine, patience: float) -> bool:
         """Tell whether a parent must count this machine for one that takes work, or will."""
