@@ -60,6 +60,7 @@ def main() -> None:
     os.environ |= {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_EC2_METADATA_DISABLED": "true"}
     raisings = list(raise_all())
     costs = list(cost_all(options.rounds))
+    show_growth(costs)
     if options.json:
         machine = {"python": platform.python_version(), "cpus": os.cpu_count()}
         machine |= {name: version(name) for name in ("celery", "kombu", "redis", "botocore")}
@@ -132,7 +133,10 @@ def _raising(by: str, runners: int, deployed: Deployment) -> Raising:
 
 def cost_all(rounds: int) -> Iterator[Cost]:
     print("\nms of the parent's CPU time for a round, of which there is one a second; each queue is a pool of its own;")
-    print("most: where every runner has news at every beat")
+    print(
+        "most: where every runner has news at every beat; what else this machine does makes all of it slower: ", end=""
+    )
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs")
     columns = ("measuring", "hearing", "deciding", "listing", "total", "most")
     print(f"{'queues':>7} {'runners':>8} {' '.join(f'{name:>9}' for name in columns)}")
     with RedisServer() as redis:
@@ -141,6 +145,15 @@ def cost_all(rounds: int) -> Iterator[Cost]:
             parts = " ".join(f"{getattr(found, name):9.1f}" for name in columns)
             print(f"{queues:7} {runners:8} {parts}{_verdict(found)}", flush=True)
             yield found
+
+
+def show_growth(costs: list[Cost]) -> None:
+    """Print by what the total grows where queues, or runners, or both are ten times as many."""
+    totals = {(cost.queues, cost.runners): cost.total for cost in costs}
+    print()
+    for words, q, r in (("queues", 10, 1), ("runners", 1, 10), ("of both", 10, 10)):
+        grown = [totals[a * q, b * r] / total for (a, b), total in totals.items() if (a * q, b * r) in totals]
+        print(f"ten times as many {words:8} {', '.join(f'{ratio:.1f}x' for ratio in grown)}")
 
 
 def _verdict(found: Cost) -> str:
