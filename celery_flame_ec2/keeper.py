@@ -53,12 +53,12 @@ class Keeper:
         holdings: Holdings,
         salvage: Salvage,
         *,
-        place: str = "",
+        place: str,
         times: Times | None = None,
     ) -> None:
         """Make a keeper. `place` is of the listings that show the runner; `salvage` looks for others that are dead."""
         self._letter, self._runner_id = letter, runner_id
-        self._place = place or letter.backend
+        self._place = place
         self._holdings, self._salvage = holdings, salvage
         self._times = times or Times()
         self._lock = threading.Lock()
@@ -126,7 +126,7 @@ class Keeper:
         self._silent = True
 
 
-def open_keeper(app: Celery, letter: Parent, runner_id: str, *, place: str = "") -> Keeper | None:
+def open_keeper(app: Celery, letter: Parent, runner_id: str, *, place: str) -> Keeper | None:
     """Claim what this runner will hold of a Redis broker; None where the broker keeps account itself.
 
     To be called before the worker is made, which reads the app's transport options.

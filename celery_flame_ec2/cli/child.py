@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_
 
 #: Pools for which Celery patches the standard library where it finds them on the command line, and nowhere else.
 GREEN = ("gevent", "eventlet")
+#: The place of a runner that no listing shows: only its silence tells that it is dead.
+UNLISTED = ""
 
 
 @click.command(cls=CeleryCommand)
@@ -38,7 +41,7 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     runner_id = os.environ.get(RUNNER_ID_VARIABLE) or socket.gethostname()
     hello = os.environ.get(HELLO_VARIABLE)
     terminator = Terminator(letter, runner_id, hello_file=Path(hello) if hello else None)
-    keeper = open_keeper(app, letter, runner_id, place=os.environ.get(PLACE_VARIABLE, ""))
+    keeper = open_keeper(app, letter, runner_id, place=place_of(letter, os.environ))
     app.steps["consumer"].update({KeeperStep, TerminatorStep})
     worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator, flame_keeper=keeper)
     terminator.start()
@@ -49,6 +52,11 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
             keeper.stop()
         terminator.stop()
     ctx.exit(worker.exitcode)
+
+
+def place_of(letter: Parent, environ: Mapping[str, str]) -> str:
+    """Return which listings show this runner; none where a name was made up for it."""
+    return environ.get(PLACE_VARIABLE, letter.backend) if environ.get(RUNNER_ID_VARIABLE) else UNLISTED
 
 
 def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:

@@ -273,7 +273,10 @@ def test_living_runners_give_back_what_a_dead_one_held_where_no_parent_returns(a
     send(app, 1, 2, 3)
     die_holding(app, "dead", patience=0.5)
     times = Times(beat=0.05, look=0.1, patience=0.5)
-    living = [Keeper(LETTER, f"living{n}", opened(app), Salvage(opened(app), confirm=0.5), times=times) for n in "12"]
+    living = [
+        Keeper(LETTER, f"living{n}", opened(app), Salvage(opened(app), confirm=0.5), place="here", times=times)
+        for n in "12"
+    ]
     for keeper in living:
         keeper.begin()
     try:
