@@ -282,7 +282,7 @@ class Deployment:
             self._others(ambush.seconds)
             parent.paused = False
         if ambush.lost:
-            self.world.advance(self.world.random.choice([0.2, READ_TIMEOUT]))
+            self.world.advance(self.world.random.choice([0.2, 0.2, READ_TIMEOUT]))
             raise Lost
 
     def _others(self, seconds: float) -> None:
@@ -294,7 +294,7 @@ class Deployment:
     # the end
 
     def heal(self) -> None:
-        """End every fault that is under way; machines that are ill stay so."""
+        """End every fault that is under way; machines that are ill stay so, and listings lag as they did."""
         world, conditions = self.world, self.world.ec2.conditions
         self.ambushes.clear()
         self.slow = self.board.silent = world.broker_silent = world.slow_boots = False
@@ -305,7 +305,6 @@ class Deployment:
         for limits in (conditions.room, conditions.addresses, conditions.quotas):
             limits.clear()
         conditions.requests = conditions.resources = {}
-        conditions.launch_lag = conditions.end_lag = float
         world.feed()
 
     def settle(self, horizon: float = 4 * 3600.0) -> str:

@@ -45,8 +45,10 @@ AUDIO = PoolSettings(
 )  # fmt: skip
 
 pools = st.sampled_from(["video", "audio"])
+places = st.sampled_from(sorted(ZONES.items()))
 markets = st.sampled_from(["spot", "on-demand"])
-offers = st.tuples(markets, st.sampled_from(["c7i.large", "m7i.large"]), st.sampled_from(["eu-a", "eu-b"]))
+kinds = st.sampled_from(["c7i.large", "m7i.large"])
+offers = st.builds(lambda market, kind, place: (market, kind, place[1], place[0]), markets, kinds, places)
 actions = st.sampled_from(["RunInstances", "RunInstances", "TerminateInstances", "DescribeInstances", "DescribeImages"])
 refusals = st.sampled_from([
     ("InternalError", 500), ("Unavailable", 503), ("RequestLimitExceeded", 503), ("UnauthorizedOperation", 403),
@@ -70,9 +72,11 @@ class Launching(RuleBasedStateMachine):
         seed=st.integers(0, 2**32 - 1),
         parents=st.integers(1, PARENTS),
         pause=st.sampled_from([None, 20.0, 60.0, 300.0]),
+        lag=st.sampled_from([0, 10, LAG]),
     )
-    def parents_start(self, seed: int, parents: int, pause: float | None) -> None:
+    def parents_start(self, seed: int, parents: int, pause: float | None, lag: int) -> None:
         self.world.random.seed(seed)
+        self.conditions.launch_lag = lambda: float(lag)
         if pause is not None:
             self.world.keep_busy(pause)
         for _ in range(parents):
@@ -102,21 +106,22 @@ class Launching(RuleBasedStateMachine):
 
     # EC2
 
-    @rule(offer=offers, left=st.integers(0, 2))
-    def little_room_is_left(self, offer: tuple[str, str, str], left: int) -> None:
-        self.conditions.room[offer] = left
+    @rule(what=st.sampled_from(["room", "addresses", "quota"]), offer=offers, left=st.integers(0, 2))
+    def ec2_runs_short(self, what: str, offer: tuple[str, str, str, str], left: int) -> None:
+        market, kind, zone, subnet = offer
+        if what == "room":
+            self.conditions.room[market, kind, zone] = left
+        elif what == "addresses":
+            self.conditions.addresses[subnet] = left
+        else:
+            self.conditions.quotas[market, kind.partition(".")[0]] = left
 
-    @rule(subnet=st.sampled_from(list(ZONES)), left=st.integers(0, 2))
-    def few_addresses_are_left(self, subnet: str, left: int) -> None:
-        self.conditions.addresses[subnet] = left
-
-    @rule(market=markets, family=st.sampled_from(["c7i", "m7i"]), most=st.integers(0, 2))
-    def a_quota_is_low(self, market: str, family: str, most: int) -> None:
-        self.conditions.quotas[market, family] = most
-
-    @rule()
-    def ec2_throttles(self) -> None:
-        self.conditions.throttle_as_aws()
+    @rule(what=st.sampled_from(["throttles", "calls", "boots"]))
+    def ec2_is_slow(self, what: str) -> None:
+        if what == "throttles":
+            self.conditions.throttle_as_aws()
+        self.all.slow = self.all.slow or what == "calls"
+        self.world.slow_boots = self.world.slow_boots or what == "boots"
 
     @rule(launch=st.integers(0, LAG), end=st.integers(0, 60))
     def listings_lag(self, launch: int, end: int) -> None:
@@ -135,15 +140,11 @@ class Launching(RuleBasedStateMachine):
         queue += [Refusal(code, "so it was drawn", status)] * times
         self._go_on()
 
-    @rule()
-    def ec2_is_slow(self) -> None:
-        self.all.slow = True
-
     @rule(after=st.integers(1, 90), code=late_codes, times=st.integers(1, 3))
     def launches_will_fail_late(self, after: int, code: str, times: int) -> None:
         self.world.failures += [Failure(after=float(after), code=code)] * times
 
-    @rule(action=actions, done=st.booleans(), times=st.integers(1, 3))
+    @rule(action=actions, done=st.booleans(), times=st.sampled_from([1, 2, 2, 3]))
     def answers_get_lost(self, action: str, done: bool, times: int) -> None:
         self.all.ambushes += [Ambush(action=action, done=done, lost=True)] * times
         self._go_on()
@@ -158,10 +159,6 @@ class Launching(RuleBasedStateMachine):
     @rule(ills=st.lists(st.sampled_from(Ill), min_size=1, max_size=3))
     def machines_will_be_ill(self, ills: list[Ill]) -> None:
         self.world.ills += ills
-
-    @rule()
-    def boots_are_slow(self) -> None:
-        self.world.slow_boots = True
 
     @rule(number=st.integers(0, 20))
     def a_machine_is_taken_away(self, number: int) -> None:
@@ -179,17 +176,10 @@ class Launching(RuleBasedStateMachine):
         self._go_on()
 
     @precondition(lambda self: self.all.parents)
-    @rule(number=st.integers(0, PARENTS - 1), again=st.booleans())
-    def a_parent_crashes(self, number: int, again: bool) -> None:
-        self.all.crash(self._parent(number))
-        if again:
-            self.all.start()
-        self._go_on()
-
-    @precondition(lambda self: self.all.parents)
-    @rule(number=st.integers(0, PARENTS - 1), again=st.booleans())
-    def a_parent_is_stopped(self, number: int, again: bool) -> None:
-        self.all.stop(self._parent(number))
+    @rule(number=st.integers(0, PARENTS - 1), cleanly=st.booleans(), again=st.booleans())
+    def a_parent_ends(self, number: int, cleanly: bool, again: bool) -> None:
+        end = self.all.stop if cleanly else self.all.crash
+        end(self._parent(number))
         if again:
             self.all.start()
         self._go_on()
@@ -221,14 +211,10 @@ class Launching(RuleBasedStateMachine):
         self.all.ambushes.append(Ambush(action=action, done=True, seconds=float(seconds), lost=lost))
         self._go_on()
 
-    @rule()
-    def the_lease_does_not_answer(self) -> None:
-        self.all.board.silent = True
-        self._go_on()
-
-    @rule()
-    def the_broker_does_not_answer(self) -> None:
-        self.world.broker_silent = True
+    @rule(lease=st.booleans())
+    def lease_or_broker_do_not_answer(self, lease: bool) -> None:
+        self.all.board.silent = self.all.board.silent or lease
+        self.world.broker_silent = self.world.broker_silent or not lease
         self._go_on()
 
     @rule(pool=pools, most=st.integers(1, 5))
