@@ -20,7 +20,7 @@ CONFIRM = 30.0
 class Listing:
     """A complete listing of runners: those of one `place`. `age` is seconds since it was asked for.
 
-    A runner that lives is in it if it was launched `visible_within` seconds before.
+    A runner that lives is in it if it was launched `visible_within` seconds before, or was in one before.
     """
 
     runner_ids: Collection[str]
@@ -38,6 +38,7 @@ class Salvage:
         self._holdings = holdings
         self._confirm, self._clock = confirm, clock
         self._overdue_since: dict[str, float] = {}
+        self._seen: frozenset[str] = frozenset()
 
     def look(self, listing: Listing | None = None) -> None:
         """Find the dead ones and give back what they held; without a listing only silence tells.
@@ -50,7 +51,7 @@ class Salvage:
         except BaseException:
             self._overdue_since.clear()
             raise
-        gone = ended(registered, listing) if listing is not None else ()
+        gone = self._ended(registered, listing) if listing is not None else ()
         for each in gone:
             self._settle(each, "which is gone")
         for each in self._silent(set(registered) - set(gone), self._clock()):
@@ -59,6 +60,10 @@ class Salvage:
     def close(self) -> None:
         """Let go of Redis; a later call connects anew."""
         self._holdings.close()
+
+    def _ended(self, registered: tuple[Registration, ...], listing: Listing) -> tuple[Registration, ...]:
+        self._seen = self._seen.intersection(each.runner_id for each in registered).union(listing.runner_ids)
+        return ended(registered, listing, self._seen)
 
     def _silent(self, registered: Iterable[Registration], now: float) -> list[Registration]:
         overdue = [each for each in registered if each.overdue]
@@ -72,11 +77,11 @@ class Salvage:
         self._holdings.forget(dead.runner_id)
 
 
-def ended(registered: Iterable[Registration], listing: Listing) -> tuple[Registration, ...]:
-    """Return the runners that the listing would show if they lived."""
-    settled = listing.age + listing.visible_within
-    return tuple(
-        each
-        for each in registered
-        if each.place == listing.place and each.runner_id not in listing.runner_ids and each.age >= settled
-    )
+def ended(registered: Iterable[Registration], listing: Listing, seen: Collection[str] = ()) -> tuple[Registration, ...]:
+    """Return the runners that the listing would show if they lived; `seen` are those that one before showed."""
+
+    def would_show(each: Registration) -> bool:
+        lag = 0.0 if each.runner_id in seen else listing.visible_within
+        return each.place == listing.place and each.age >= listing.age + lag
+
+    return tuple(each for each in registered if each.runner_id not in listing.runner_ids and would_show(each))

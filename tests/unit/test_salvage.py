@@ -58,6 +58,15 @@ def test_a_runner_is_gone_when_a_listing_would_show_it(
     assert ended([runner], dataclasses.replace(EMPTY, **listing)) == ((runner,) if gone else ())
 
 
+def test_a_young_runner_that_was_listed_is_gone_when_it_is_not_any_more() -> None:
+    register = Register(dataclasses.replace(LIVING, age=5.0), dataclasses.replace(LIVING, age=5.0, runner_id="unseen"))
+    salvage = Salvage(register)  # type: ignore[arg-type]
+    salvage.look(dataclasses.replace(EMPTY, runner_ids=("runner",)))
+    assert register.given == []
+    salvage.look(EMPTY)
+    assert (register.given, list(register.all)) == (["runner"], ["unseen"])
+
+
 @pytest.mark.parametrize(
     ("looks", "given"),
     [
