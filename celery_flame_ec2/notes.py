@@ -24,10 +24,14 @@ LEADER = "leader"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How it stands with one pool: its failed launches, and the last decision that changed something."""
+    """How it stands with one pool: its failed launches, and the last decision that changed something.
+
+    `settings` tells with which settings that was.
+    """
 
     failures: Failures = field(default_factory=Failures)
     decision: str = ""
+    settings: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +131,7 @@ def _loaded(text: str) -> dict[str, Any]:
 
 def _standing(note: Mapping[str, Any]) -> Standing:
     try:
-        return Standing(failures=Failures(**note.get("failures", {})), decision=str(note.get("decision", "")))
+        failures = Failures(**note.get("failures", {}))
     except TypeError:  # written by another version
-        return Standing()
+        failures = Failures()
+    return Standing(failures=failures, decision=str(note.get("decision", "")), settings=str(note.get("settings", "")))

@@ -10,6 +10,8 @@ from .runner import Runner, RunnerState
 
 #: Seconds without launches after one failed launch; doubled for each further one in a row, up to the second number.
 FAILURE_PAUSE, LONGEST_PAUSE = 5.0, 600.0
+#: Seconds after which a failed launch says nothing about the next: twice the longest pause there is.
+FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Launches in a row whose runners did not come up, after which only one is tried at a time.
 PROBE_AFTER = 2
 #: States in which a runner takes work, or soon will.
@@ -103,7 +105,7 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     held = _held(fleet, now)
     if held:
         return Plan(wanted=wanted, held=True, reason=f"{reason}; {held}")
-    if fleet.failures.boots >= PROBE_AFTER:
+    if _probes(fleet.failures, now):
         launch, reason = 1, f"{reason}; one to try, after {_in_a_row(fleet.failures)} failed"
     warm = min(launch, max(0, pool.min - sum(runner.warm for runner in fleet.runners)))
     return Plan(launch=launch, warm=warm, wanted=wanted, reason=reason)
@@ -130,9 +132,13 @@ def _held(fleet: Fleet, now: float) -> str:
     left = pause(failures, now)
     if left > 0:
         return f"next launch in {left:.0f} s, after {_in_a_row(failures)} failed: {failures.cause}"
-    if failures.boots >= PROBE_AFTER and fleet.count(RunnerState.BOOTING) + fleet.unclear:
+    if _probes(failures, now) and fleet.count(RunnerState.BOOTING) + fleet.unclear:
         return f"the next when the one that boots is up, after {_in_a_row(failures)} failed: {failures.cause}"
     return ""
+
+
+def _probes(failures: Failures, now: float) -> bool:
+    return failures.boots >= PROBE_AFTER and now - failures.at < FORGET_AFTER
 
 
 def pause(failures: Failures, now: float) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -10,12 +12,12 @@ from . import boot, signals
 from .backends.base import Backend
 from .config import PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
-from .notes import Left
+from .notes import Left, Standing
 from .orders import Order, Orders
 from .parent import Parent
-from .policy import CAPACITY, Demand, Fleet, Plan, Unknown, room
+from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
 from .presence import Word
-from .roster import Change, Event, Roster
+from .roster import Change, Event, Open, Roster
 from .runner import Runner
 
 logger = logging.getLogger(__name__)
@@ -43,9 +45,13 @@ class Pool:
         self._policy = policy
         self._tell_runners, self._orders = tell, Orders()
 
-    def look(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float) -> None:
-        """Take in what the backend lists (None: nothing new) and what the runners say."""
+    def look(
+        self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float, *, hears: bool = True
+    ) -> None:
+        """Take in what the backend lists (None: nothing new) and what the runners say, if they can be heard at all."""
         self._changes = self.roster.update(listed, words, now)
+        if not hears:
+            self.roster.take_for_up(self.settings.ec2.boot_timeout, now)
 
     def adopt(self, left: Left, now: float) -> None:
         """Go on from what the parent before left: count its launches, and remember what failed."""
@@ -53,13 +59,25 @@ class Pool:
             if launch.pool == self.settings.name and launch.token not in self.roster.open_tokens:
                 self.roster.asked(launch, now, tries=0)
         standing = left.standings.get(self.settings.name)
-        if standing is not None and standing.failures.at > self.roster.failures.at:
+        if standing is not None and standing.settings == self.fingerprint and standing.failures.at > now - FORGET_AFTER:
             self.roster.failures = standing.failures
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands, for the next parent and for who looks."""
+        return Standing(failures=self.roster.failures, decision=self.news, settings=self.fingerprint)
+
+    @property
+    def fingerprint(self) -> str:
+        """Tell these settings from others: what failed with others may go well now."""
+        fields = json.dumps(dataclasses.asdict(self.settings), sort_keys=True, default=str)
+        return hashlib.sha256(fields.encode()).hexdigest()
 
     def tell(self, now: float, *, hears: bool) -> None:
         """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
+        told: dict[str, str] = {}
         for change in self._changes:
-            self._tell(change, now, hears=hears)
+            self._tell(change, now, told, hears=hears)
 
     def fleet(self, now: float) -> Fleet:
         """Return the runners as a policy sees them."""
@@ -103,11 +121,11 @@ class Pool:
             self._fail(str(exc), now, pause=exc.retry_in)
         except LaunchUnclear as exc:
             self.roster.answered(self.roster.open_tokens - before - set(exc.tokens))
-            self._count(exc.launched, reason)
+            self._count(exc.launched, reason, now)
             self._fail(str(exc), now)
         else:
             self.roster.answered(self.roster.open_tokens - before)
-            self._count(runners, reason)
+            self._count(runners, reason, now)
 
     def _ask_again(self, plan: Plan, now: float) -> bool:
         """Ask for what came of launches that were not answered, while they are still wanted; True where one was due."""
@@ -115,28 +133,34 @@ class Pool:
             return False
         due = self.roster.unanswered(now)
         for held in due:
-            self.roster.asked(held.launch, now, tries=held.tries + 1)
             try:
                 runners = self._backend.ask_again(held.launch.token)
             except LaunchError as exc:
                 self.roster.answered([held.launch.token])
                 logger.info("pool %s: nothing came of an unanswered launch: %s", self.settings.name, exc)
             except LaunchUnclear as exc:
+                self.roster.asked(held.launch, now, tries=held.tries + 1)
                 logger.info("pool %s: a launch is still not answered: %s", self.settings.name, exc)
             else:
-                self.roster.answered([held.launch.token])
-                self._count(runners, "the answer to a launch before")
+                self._answered(held, runners, now)
         return bool(due)
 
-    def _count(self, runners: tuple[Runner, ...], reason: str) -> None:
-        fresh = self.roster.launched(runners)
+    def _answered(self, held: Open, runners: tuple[Runner, ...] | None, now: float) -> None:
+        if runners is None:
+            self.roster.asked(held.launch, held.asked_at, tries=0)  # never sent, or by another: it counts for its while
+            return
+        self.roster.answered([held.launch.token])
+        self._count(runners, "the answer to a launch before", now)
+
+    def _count(self, runners: tuple[Runner, ...], reason: str, now: float) -> None:
+        fresh = self.roster.launched(runners, now)
         for runner in fresh:
             signals.runner_launched.send(sender=self.settings.name, runner=runner, reason=reason)
         if fresh:
             signals.pool_grew.send(sender=self.settings.name, count=len(fresh), reason=reason)
             logger.info("pool %s: launched %s", self.settings.name, ", ".join(runner.id for runner in fresh))
 
-    def _tell(self, change: Change, now: float, *, hears: bool) -> None:
+    def _tell(self, change: Change, now: float, told: dict[str, str], *, hears: bool) -> None:
         runner, name = change.runner, self.settings.name
         if change.event is Event.UP:
             seconds = now - runner.launched_at
@@ -146,9 +170,11 @@ class Pool:
             logger.info("pool %s: %s is up, %.1f s after its launch", name, runner.id, seconds)
             signals.runner_up.send(sender=name, runner=runner, seconds=seconds)
             return
-        cause = "" if change.heard else self._boot_failure(runner, certain=change.ours and hears)
+        launch = runner.launch or runner.id
+        cause = "" if change.heard else told.get(launch) or self._boot_failure(runner, certain=change.ours and hears)
         if cause:
-            self._fail(f"{runner.id} did not come up: {cause}", now, launch=runner.launch or runner.id)
+            told[launch] = cause  # those of one launch fail alike, and asking for last words takes calls
+            self._fail(f"{runner.id} did not come up: {cause}", now, launch=launch)
         else:
             logger.info("pool %s: %s ended: %s", name, runner.id, change.reason or "it gave no reason")
         signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason)

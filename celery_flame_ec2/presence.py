@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,6 +26,10 @@ ROUTING_KEY = "worker.flame"
 #: Seconds between two words of a runner while it has news, and after which it says the same again: presence is
 #: repeated, so a word that got lost is not missed for long. A thousand runners' words are a parent's largest expense.
 BEAT, REPEAT = 2.0, 5.0
+#: Seconds between two words of a listener to itself, and within which it must hear one.
+ECHO, ECHO_WITHIN = 5.0, 10.0
+#: How the name begins under which a listener speaks to itself.
+LISTENER = "listener:"
 #: Seconds that what came meanwhile may take to hear, and a wait that is over when nothing more has come.
 CATCH_UP, INSTANT = 1.0, 0.001
 
@@ -69,7 +74,11 @@ def say(dispatcher: Dispatcher, word: Word) -> None:
 
 
 class Presence:
-    """Hears one owner's runners over worker events, on a connection of its own."""
+    """Hears one owner's runners over worker events, on a connection of its own.
+
+    A connection can stand and yet bring nothing. So the listener says a word to itself now and then, by the way the
+    runners' words take: it is `listening_since` it first heard itself, and no more when it does not any longer.
+    """
 
     def __init__(
         self,
@@ -84,8 +93,11 @@ class Presence:
         self._connect = connect
         self._clock = clock
         self._connection: Connection | None = None
+        self._dispatcher: Dispatcher | None = None
         self._words: dict[str, Word] = {}
         self._deaf = False
+        self._me = f"{LISTENER}{uuid.uuid4().hex}"
+        self._echo_at, self._echo_due = float("-inf"), 0.0
         self.listening_since: float | None = None
 
     @property
@@ -97,21 +109,20 @@ class Presence:
         """Hear what comes within `seconds` and return whether anything came; never raises when the broker is away."""
         try:
             connection = self._connection or self._open()
+            self._say_to_oneself()
             connection.drain_events(timeout=seconds)
         except TimeoutError:
+            self._notice_deafness()
             return False
         except Exception as exc:  # noqa: BLE001  whatever a transport raises, the next call connects anew
-            log = logger.debug if self._deaf else logger.warning  # once: a broker may be away for hours
-            log("runners are not heard: %s", exc if isinstance(exc, DemandUnknown) else type(exc).__name__)
-            self.close()
-            self._deaf = True
+            self._complain(str(exc) if isinstance(exc, DemandUnknown) else type(exc).__name__)
             return False
         return True
 
     def catch_up(self) -> None:
         """Hear everything that came while nobody listened: a runner that spoke meanwhile is not a silent one."""
         deadline = time.monotonic() + CATCH_UP
-        while self.listening_since is not None and self.listen(INSTANT) and time.monotonic() < deadline:
+        while self._connection is not None and self.listen(INSTANT) and time.monotonic() < deadline:
             pass
 
     def forget(self, runner_ids: set[str]) -> None:
@@ -122,6 +133,7 @@ class Presence:
     def close(self) -> None:
         """Stop hearing; what was said stays known, but silence means nothing until `listen` connects again."""
         connection, self._connection, self.listening_since = self._connection, None, None
+        self._dispatcher = None
         if connection is not None:
             connection.release()
 
@@ -138,11 +150,38 @@ class Presence:
             told = f"{connection.as_uri()}: {cause(exc, connection)}"
             connection.release()
             raise DemandUnknown(told) from exc
-        self._connection, self.listening_since, self._deaf = connection, self._clock(), False
+        self._connection, self._echo_at, self._echo_due = connection, float("-inf"), float("inf")
+        self._dispatcher = self._app.events.Dispatcher(connection, channel=opened, groups={"worker"})
         return connection
+
+    def _say_to_oneself(self) -> None:
+        now = self._clock()
+        if self._dispatcher is not None and now - self._echo_at >= ECHO:
+            say(self._dispatcher, Word(runner_id=self._me, pool="", owner=self._owner, state=RunnerState.UP))
+            self._echo_at, self._echo_due = now, min(self._echo_due, now + ECHO_WITHIN)
+
+    def _notice_deafness(self) -> None:
+        """Take oneself for deaf where nothing is left to hear and the own word did not come."""
+        if self._connection is not None and self._clock() > self._echo_due:
+            self._complain(f"the connection stands, but no word came over it for {ECHO_WITHIN:g} s")
+
+    def _complain(self, why: str) -> None:
+        log = logger.debug if self._deaf else logger.warning  # once: a broker may be away for hours
+        log("runners are not heard: %s", why)
+        self.close()
+        self._deaf = True
+
+    def _hear_oneself(self) -> None:
+        self._echo_due, self._deaf = float("inf"), False
+        if self.listening_since is None:
+            self.listening_since = self._clock()
 
     def _hear(self, event: Mapping[str, Any]) -> None:
         if event.get("owner") != self._owner:
+            return
+        if event.get("runner") == self._me:
+            self._hear_oneself()
+        if str(event.get("runner")).startswith(LISTENER):
             return
         try:
             word = Word(

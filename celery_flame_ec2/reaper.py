@@ -16,6 +16,8 @@ SECOND_LOOK = 60.0
 STALLED_AFTER = 60.0
 #: Seconds of silence, beside its `shutdown_timeout`, after which a runner that did speak must have ended itself.
 LOST_AFTER = BROKER_PATIENCE + 60.0
+#: Seconds for which a word tells what a runner does: longer than one without news is silent.
+FRESH = 15.0
 #: Seconds until one that is still listed is ended once more.
 AGAIN_AFTER = 30.0
 #: Of what is merely unknown, this many are ended within SECOND_LOOK, or this share of all runners where it is more:
@@ -25,18 +27,18 @@ FEW, SHARE = 10, 0.25
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sight:
-    """One runner as it looks now.
+    """One runner as it looks now. Moments are seconds of one clock that never jumps.
 
-    `ours` was launched by this parent; `spoke` says whether it ever was heard, `silent_for` for how many seconds it
-    could have been heard and was not, None where that cannot be told. `taken` counts the tasks it took, `waits` says
-    whether its queues hold more.
+    `ours` was launched by this parent. `heard_at` is its last word, None if it never spoke; `since` is when words began
+    to arrive, None while they do not: then silence says nothing. `taken` counts the tasks it took, `waits` says whether
+    its queues hold more.
     """
 
     runner: Runner
     limits: Limits
     ours: bool = False
-    spoke: bool = False
-    silent_for: float | None = None
+    heard_at: float | None = None
+    since: float | None = None
     taken: int = 0
     waits: bool = False
 
@@ -64,29 +66,34 @@ class Reaper:
     """Remembers what looked wrong, and since when. One for all pools: also runners of pools that are no more end."""
 
     def __init__(self) -> None:
+        self._first_seen: dict[str, float] = {}
         self._suspicions: dict[str, _Suspicion] = {}
         self._told: dict[str, float] = {}
         self._doubtful: list[float] = []
 
-    def look(self, sights: Iterable[Sight], now: float) -> tuple[Reap, ...]:
-        """Return whom to end now. `sights` must be all runners of a complete listing."""
+    def look(self, sights: Iterable[Sight], now: float, epoch: float) -> tuple[Reap, ...]:
+        """Return whom to end now. `sights` are all runners of a complete listing; `epoch` is the clock of deadlines."""
         sights = tuple(sights)
-        found = tuple(filter(None, (self._judge(sight, now) for sight in sights)))
-        here = {sight.runner.id for sight in sights}
-        self._suspicions = {name: held for name, held in self._suspicions.items() if name in here}
-        self._told = {name: at for name, at in self._told.items() if name in here and 0 <= now - at < AGAIN_AFTER}
+        self._remember({sight.runner.id for sight in sights}, now)
+        found = tuple(filter(None, (self._judge(sight, now, epoch) for sight in sights)))
         due = tuple(reap for reap in found if reap.runner.id not in self._told)
         reaped = tuple(self._within_bounds(due, len(sights), now))
         self._told |= {reap.runner.id: now for reap in reaped}
         return reaped
 
-    def _judge(self, sight: Sight, now: float) -> Reap | None:
+    def _remember(self, here: set[str], now: float) -> None:
+        # By this parent's own clock: EC2's, which the time of a launch is of, may be another.
+        self._first_seen = {name: self._first_seen.get(name, now) for name in here}
+        self._suspicions = {name: held for name, held in self._suspicions.items() if name in here}
+        self._told = {name: at for name, at in self._told.items() if name in here and now - at < AGAIN_AFTER}
+
+    def _judge(self, sight: Sight, now: float, epoch: float) -> Reap | None:
         runner = sight.runner
         if runner.shutting_down:
             return None
-        if certain := _certain(runner, now):
+        if certain := _certain(runner, epoch):
             return Reap(runner=runner, reason=certain, certain=True)
-        suspicion = _suspicion(sight, now)
+        suspicion = _suspicion(sight, self._first_seen[runner.id], now)
         if suspicion is None:
             self._suspicions.pop(runner.id, None)
             return None
@@ -96,7 +103,7 @@ class Reaper:
         return Reap(runner=runner, reason=held.kind) if now - held.since >= held.patience else None
 
     def _within_bounds(self, found: tuple[Reap, ...], count: int, now: float) -> Iterator[Reap]:
-        self._doubtful = [at for at in self._doubtful if 0 <= now - at < SECOND_LOOK]
+        self._doubtful = [at for at in self._doubtful if now - at < SECOND_LOOK]
         bound = max(FEW, int(count * SHARE))
         for reap in found:
             if reap.certain or len(self._doubtful) < bound:
@@ -104,23 +111,28 @@ class Reaper:
                 yield reap
 
 
-def _certain(runner: Runner, now: float) -> str | None:
+def _certain(runner: Runner, epoch: float) -> str | None:
     if runner.powered_off:
         return "its machine is powered off but not terminated"
-    if runner.deadline is not None and now > runner.deadline + DEADLINE_GRACE:
-        return f"it is {now - runner.deadline:.0f} s past its deadline"
+    if runner.deadline is not None and epoch > runner.deadline + DEADLINE_GRACE:
+        return f"it is {epoch - runner.deadline:.0f} s past its deadline"
     return None
 
 
-def _suspicion(sight: Sight, now: float) -> _Suspicion | None:
-    runner, limits, silent = sight.runner, sight.limits, sight.silent_for
-    if silent is not None and not sight.spoke and silent > limits.boot_timeout:
+def _suspicion(sight: Sight, first_seen: float, now: float) -> _Suspicion | None:
+    runner, limits, heard_at = sight.runner, sight.limits, sight.heard_at
+    if sight.since is None:
+        return None
+    silent = now - max(first_seen, sight.since, heard_at or first_seen)
+    if heard_at is None and silent > limits.boot_timeout:
         kind = f"no hello within boot_timeout ({limits.boot_timeout:g} s)"
         return _Suspicion(kind=kind, since=now, patience=0.0 if sight.ours else SECOND_LOOK)
-    if silent is not None and sight.spoke and silent > LOST_AFTER + limits.shutdown_timeout:
+    if heard_at is not None and silent > LOST_AFTER + limits.shutdown_timeout:
         kind = f"no word for {LOST_AFTER + limits.shutdown_timeout:g} s"
         return _Suspicion(kind=kind, since=now, patience=SECOND_LOOK)
-    if runner.state is RunnerState.UP and sight.waits and not runner.active:
+    # An old word does not say what it does now: a task may keep it from speaking.
+    speaks = heard_at is not None and now - heard_at < FRESH
+    if speaks and runner.state is RunnerState.UP and sight.waits and not runner.active:
         kind = f"it took no task for {STALLED_AFTER:g} s though work waits"
         return _Suspicion(kind=kind, since=now, patience=STALLED_AFTER, mark=sight.taken)
     return None

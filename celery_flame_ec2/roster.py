@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from .policy import LONGEST_PAUSE, Failures
+from .policy import FORGET_AFTER, Failures
 from .presence import Word
 from .runner import Launch, Runner, RunnerState
 
-#: Seconds after which a failed launch says nothing about the next: twice the longest pause there is.
-FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Seconds until an unanswered launch is asked for once more; doubled each time.
 ASK_AGAIN = 1.0
 
@@ -67,8 +66,9 @@ class Roster:
         self.runners: tuple[Runner, ...] = ()
         self.failures = Failures()
         self._launched: dict[str, Runner] = {}
+        self._launched_at: dict[str, float] = {}
         self._open: dict[str, Open] = {}
-        self._failed_launch = ""
+        self._failed_launches: set[str] = set()
         self._ours: set[str] = set()
         self._heard: set[str] = set()
         self._reasons: dict[str, str] = {}
@@ -90,11 +90,12 @@ class Roster:
         """Return the tokens of all launches nobody knows the outcome of."""
         return frozenset(self._open)
 
-    def launched(self, runners: Iterable[Runner]) -> tuple[Runner, ...]:
+    def launched(self, runners: Iterable[Runner], now: float) -> tuple[Runner, ...]:
         """Count runners that were just launched, until a listing shows them; return those that are new."""
         here = {runner.id for runner in self.runners}
         fresh = tuple(runner for runner in runners if runner.id not in here)
         self._launched |= {runner.id: runner for runner in fresh}
+        self._launched_at |= {runner.id: now for runner in fresh}
         self._ours |= {runner.id for runner in fresh}
         self.runners += fresh
         return fresh
@@ -124,8 +125,8 @@ class Roster:
         `launch` is the token of one whose machines did not come up: they count once together. `pause` see Failures.
         """
         before = self.failures if now - self.failures.at < FORGET_AFTER else Failures()
-        again = bool(launch) and launch == self._failed_launch
-        self._failed_launch = launch or ""
+        again = launch in self._failed_launches
+        self._failed_launches |= {launch} if launch else set()
         self.failures = Failures(
             count=before.count + (not again),
             boots=before.boots + (launch is not None and not again),
@@ -161,8 +162,9 @@ class Roster:
         self._launched = {
             runner_id: runner
             for runner_id, runner in self._launched.items()
-            if runner_id not in listed_ids and self._may_be_unlisted(runner.launched_at, now)
+            if runner_id not in listed_ids and self._may_be_unlisted(self._launched_at[runner_id], now)
         }
+        self._launched_at = {runner_id: self._launched_at[runner_id] for runner_id in self._launched}
         here = listed_ids | self._launched.keys()
         return [self._end(runner) for runner in self.runners if runner.id not in here]
 
@@ -192,14 +194,31 @@ class Roster:
         fresh = [r for r in self.runners if r.id in words and r.id not in self._heard]
         self._heard |= {runner.id for runner in fresh}
         up = [runner for runner in fresh if runner.state is RunnerState.UP]
-        if up:
-            self.failures = Failures()
+        if any(self._proves_launches(runner) for runner in up):
+            self.well()
         return [Change(event=Event.UP, runner=runner, heard=True, ours=runner.id in self._ours) for runner in up]
+
+    def _proves_launches(self, runner: Runner) -> bool:
+        """Tell whether a runner that is up shows that launches go well again: an old one does not."""
+        return runner.launched_at > self.failures.at or runner.launch in self._failed_launches
+
+    def take_for_up(self, boot_timeout: float, now: float) -> None:
+        """Where nobody can be heard, take for up what outlived its boot: one that fails has powered off by then."""
+        booting = (runner for runner in self.runners if runner.state is RunnerState.BOOTING)
+        aged = {runner.id for runner in booting if now - runner.launched_at > boot_timeout}
+        as_up = functools.partial(dataclasses.replace, state=RunnerState.UP)
+        self.runners = tuple(as_up(runner) if runner.id in aged else runner for runner in self.runners)
+        if any(self._proves_launches(runner) for runner in self.runners if runner.id in aged):
+            self.well()
+
+    def well(self) -> None:
+        """Forget failed launches: one went well."""
+        self.failures = Failures()
+        self._failed_launches.clear()
 
     def is_ours(self, runner_id: str) -> bool:
         """Tell whether this parent launched it."""
         return runner_id in self._ours
 
     def _may_be_unlisted(self, asked_at: float, now: float) -> bool:
-        # A clock that was set back must not make the while longer than it is.
-        return abs(now - asked_at) < self._visible_within
+        return now - asked_at < self._visible_within

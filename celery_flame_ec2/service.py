@@ -17,14 +17,14 @@ from celery import Celery
 from . import signals
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, HoldingsError, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, SettingsError
 from .holdings import open_holdings
 from .lease import Guarded, Lease
-from .notes import Notes, Standing
+from .notes import Notes
 from .orders import Order
 from .policy import CAPACITY, Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
-from .presence import INSTANT, Word
+from .presence import INSTANT
 from .queues import Measurement
 from .reaper import Reap, Reaper, Sight
 from .runner import Launch, Limits, Runner, RunnerState
@@ -39,8 +39,6 @@ COMPLAIN_EVERY = 60.0
 CHANGING_TTL = 2.0
 #: The same for each runner that is listed: to read them costs a hundredth of that.
 LISTED_TTL = 0.01
-#: Seconds within which a word of any runner shows that words arrive: only then another's silence means something.
-WORDS_ARRIVE = 10.0
 #: What a runner may have been told whose pool the settings do not name any more: as long as they allow.
 STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
 
@@ -77,7 +75,8 @@ class Service:
         self._local = local
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
-        self._watch = watch or Watch(app, owner=settings.owner, clock=clock)
+        self._epoch = clock() - monotonic()
+        self._watch = watch or Watch(app, owner=settings.owner, clock=self._now)
         holdings = open_holdings(app, settings.owner)
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
@@ -125,7 +124,8 @@ class Service:
         demands = self.look()
         if not self._acts():
             return
-        self._give_back()
+        with self._going_on("what runners held"):
+            self._give_back()
         with self._going_on("reaper"):
             self._reap(demands)
         for pool in self.pools:
@@ -141,7 +141,8 @@ class Service:
         words = self._watch.words
         mine = self._by_pool(self._listed)
         for pool in self.pools:
-            pool.look(None if mine is None else mine[pool.settings.name], words, self._clock())
+            listed = None if mine is None else mine[pool.settings.name]
+            pool.look(listed, words, self._now(), hears=self._watch.hears)
         return self._demands()
 
     def listen(self, seconds: float) -> None:
@@ -156,6 +157,10 @@ class Service:
     def snapshot(self) -> dict[str, Any]:
         """Return the last round as plain values, for `celery inspect stats`; cheap, from any thread."""
         return {pool.settings.name: _standing(pool) for pool in self.pools}
+
+    def _now(self) -> float:
+        """Return the seconds since the epoch, by a clock that is not set while the service runs."""
+        return self._epoch + self._monotonic()
 
     # who acts
 
@@ -173,7 +178,7 @@ class Service:
 
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
-        left, now = self._notes.read(), self._clock()
+        left, now = self._notes.read(), self._now()
         for pool in self.pools:
             pool.adopt(left, now)
 
@@ -186,22 +191,19 @@ class Service:
         self._notes.announce(launch)
         for pool in self.pools:
             if pool.settings.name == launch.pool:
-                pool.roster.asked(launch, self._clock())
+                pool.roster.asked(launch, self._now())
 
     def _keep_notes(self) -> None:
-        now = self._clock()
+        now = self._now()
         in_flight = {token for pool in self.pools for token in pool.roster.in_flight(now)}
-        standings = {
-            pool.settings.name: Standing(failures=pool.roster.failures, decision=pool.news) for pool in self.pools
-        }
-        self._notes.keep(in_flight, standings)
+        self._notes.keep(in_flight, {pool.settings.name: pool.standing for pool in self.pools})
 
     # acting
 
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
-        pool.tell(self._clock(), hears=self._watch.since is not None)
-        plan = pool.decide(demand, self._clock(), listing=self._listing)
-        if pool.act(plan, self._clock()):
+        pool.tell(self._now(), hears=self._watch.since is not None)
+        plan = pool.decide(demand, self._now(), listing=self._listing)
+        if pool.act(plan, self._now()):
             self._listed_at = float("-inf")
 
     def _give_back(self) -> None:
@@ -214,10 +216,7 @@ class Service:
             age=self._monotonic() - self._listed_at,
             visible_within=self._backend.visible_within,
         )
-        try:
-            self._salvage.look(listing)
-        except HoldingsError as exc:
-            self._complain("what runners held", exc)
+        self._salvage.look(listing)
 
     def _tell(self, order: Order, queues: Sequence[str], runner_ids: Collection[str]) -> bool:
         try:
@@ -231,7 +230,7 @@ class Service:
         """End runners that will not end themselves; only ever on a complete listing, and a fresh one."""
         if self._listed is None:
             return
-        reaped = self._reaper.look(self._sights(self._listed, demands), self._clock())
+        reaped = self._reaper.look(self._sights(self._listed, demands), self._now(), self._clock())
         for reap in reaped:
             logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
         if reaped:
@@ -241,33 +240,21 @@ class Service:
 
     def _sights(self, listed: tuple[Runner, ...], demands: Mapping[str, Demand | Unknown]) -> Iterator[Sight]:
         """Yield every runner there is, also those of pools that the settings do not name any more."""
-        words, now = self._watch.words, self._clock()
+        words, since = self._watch.words, self._watch.since
         pools = {pool.settings.name: pool for pool in self.pools}
         waits = {name for name, demand in demands.items() if isinstance(demand, Demand) and demand.waiting}
         known = {runner.id: runner for pool in self.pools for runner in pool.roster.runners}
-        lately = sum(_is_recent(word, now) for word in words.values())
         for each in listed:
             pool, word = pools.get(each.pool), words.get(each.id)
             yield Sight(
                 runner=known.get(each.id, each),
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
                 ours=pool is not None and pool.roster.is_ours(each.id),
-                spoke=word is not None,
-                silent_for=self._silent_for(each, word, lately, now),
+                heard_at=word.heard_at if word else None,
+                since=since,
                 taken=word.taken if word else 0,
                 waits=each.pool in waits,
             )
-
-    def _silent_for(self, runner: Runner, word: Word | None, lately: int, now: float) -> float | None:
-        """Return for how long a runner could have been heard and was not; `lately` words came, of all runners."""
-        since = self._watch.since
-        if since is None:
-            return None
-        if word is None:
-            # A parent that listens only since a moment ago has not heard from runners that are well.
-            return now - max(runner.launched_at, since)
-        others = lately - _is_recent(word, now)
-        return now - max(word.heard_at, since) if others else None
 
     # looking
 
@@ -378,10 +365,6 @@ def load_policy(path: str) -> Policy:
             [f"settings flame_*: option 'policy' names {path!r}, which cannot be loaded: {exc}"]
         ) from exc
     return policy
-
-
-def _is_recent(word: Word, now: float) -> bool:
-    return now - word.heard_at < WORDS_ARRIVE
 
 
 def _tell_shrunk(reaped: tuple[Reap, ...]) -> None:

@@ -6,7 +6,6 @@ import abc
 from collections.abc import Callable, Collection
 
 from ..config import PoolSettings
-from ..errors import LaunchError
 from ..parent import Parent
 from ..runner import Launch, Runner
 
@@ -42,14 +41,16 @@ class Backend(abc.ABC):
             LaunchUnclear: how many were started is unknown.
         """
 
-    def ask_again(self, token: str) -> tuple[Runner, ...]:
+    def ask_again(self, token: str) -> tuple[Runner, ...] | None:  # noqa: ARG002  (most backends answer at once)
         """Send an unanswered launch again, unchanged, and return all runners that came of it.
+
+        None where this backend did not send such a launch, or knows no more of it: that says nothing about runners.
 
         Raises:
             LaunchError: none came of it, and none will.
             LaunchUnclear: there is still no answer.
         """
-        raise LaunchError(f"no launch {token} is open here")
+        return None
 
     @abc.abstractmethod
     def runners(self) -> tuple[Runner, ...]:

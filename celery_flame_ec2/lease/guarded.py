@@ -26,7 +26,7 @@ class Guarded(Backend):
         self._check()
         return self._backend.launch(letter, count)
 
-    def ask_again(self, token: str) -> tuple[Runner, ...]:
+    def ask_again(self, token: str) -> tuple[Runner, ...] | None:
         self._check()
         return self._backend.ask_again(token)
 

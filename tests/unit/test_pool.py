@@ -212,8 +212,29 @@ def test_a_new_leader_goes_on_where_the_one_before_stopped(backend: ListBackend)
     pool = new_pool(backend, max=3)
     failures = Failures(count=3, at=NOW - 1, cause="no bundle")
     launches = (Launch(token="t1", pool="video", count=2), Launch(token="t2", pool="another", count=9))
-    pool.adopt(Left(launches=launches, standings={"video": Standing(failures=failures)}), NOW)
+    standing = Standing(failures=failures, settings=pool.fingerprint)
+    pool.adopt(Left(launches=launches, standings={"video": standing}), NOW)
     assert (pool.roster.unclear(NOW), pool.roster.failures) == (2, failures)
+
+
+@pytest.mark.parametrize("change", [{"env": {"A": "2"}}, {"max": 4}])
+def test_what_failed_with_other_settings_does_not_hold_a_new_leader(
+    backend: ListBackend, change: dict[str, Any]
+) -> None:
+    before, pool = new_pool(backend, env={"A": "1"}), new_pool(backend, **{"env": {"A": "1"}, **change})
+    failures = Failures(count=3, at=NOW - 1, cause="no bundle")
+    pool.adopt(Left(standings={"video": Standing(failures=failures, settings=before.fingerprint)}), NOW)
+    assert pool.roster.failures == Failures()
+    assert before.fingerprint == new_pool(backend, env={"A": "1"}).fingerprint
+
+
+def test_a_launch_that_was_announced_and_never_sent_counts_for_its_while(backend: ListBackend) -> None:
+    pool = new_pool(backend, max=3)
+    launching(pool, backend, Launch(token="t1", pool="video", count=3), LaunchUnclear("no answer", tokens=("t1",)))
+    do_round(pool, Demand(waiting=100), NOW + 2)
+    assert backend.living == []
+    assert pool.roster.unclear(NOW + 59) == 3
+    assert pool.roster.unclear(NOW + 60) == 0
 
 
 def test_a_runner_that_came_up_for_another_parent_is_adopted_without_a_word_to_the_application(

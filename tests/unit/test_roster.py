@@ -27,14 +27,14 @@ def word(name: str, state: RunnerState = RunnerState.UP, *, active: int = 0, rea
 
 def test_a_launched_runner_counts_before_any_listing_shows_it() -> None:
     roster = new_roster()
-    roster.launched([runner("a")])
+    roster.launched([runner("a")], NOW)
     roster.update([], {}, NOW + 1)
     assert [each.id for each in roster.runners] == ["a"]
 
 
 def test_a_launched_runner_that_no_listing_ever_shows_is_gone_after_a_while() -> None:
     roster = new_roster()
-    roster.launched([runner("a")])
+    roster.launched([runner("a")], NOW)
     (change,) = roster.update([], {}, NOW + VISIBLE_WITHIN)
     assert (change.event, change.ours, change.heard) == (Event.GONE, True, False)
     assert roster.runners == ()
@@ -42,14 +42,14 @@ def test_a_launched_runner_that_no_listing_ever_shows_is_gone_after_a_while() ->
 
 def test_a_listed_runner_is_not_counted_twice() -> None:
     roster = new_roster()
-    roster.launched([runner("a")])
+    roster.launched([runner("a")], NOW)
     roster.update([runner("a")], {}, NOW + 1)
     assert len(roster.runners) == 1
 
 
 def test_the_first_word_brings_a_runner_up_once() -> None:
     roster = new_roster()
-    roster.launched([runner("a")])
+    roster.launched([runner("a")], NOW)
     assert [change.event for change in roster.update(None, word("a"), NOW + 5)] == [Event.UP]
     assert roster.update(None, word("a", active=3), NOW + 6) == ()
     assert (roster.runners[0].state, roster.runners[0].active) == (RunnerState.UP, 3)
@@ -71,7 +71,7 @@ def test_a_machine_that_shuts_down_is_ending_whatever_was_heard_before() -> None
 
 def test_a_machine_that_shuts_down_before_its_hello_was_never_heard() -> None:
     roster = new_roster()
-    roster.launched([runner("a")])
+    roster.launched([runner("a")], NOW)
     roster.update([runner("a", state=RunnerState.ENDING)], {}, NOW)
     (change,) = roster.update([], {}, NOW + 5)
     assert (change.heard, change.ours) == (False, True)
@@ -89,7 +89,44 @@ def test_the_first_success_forgets_the_failures() -> None:
     roster.failed("no capacity", NOW)
     roster.failed("no capacity", NOW + 5)
     assert (roster.failures.count, roster.failures.at) == (2, NOW + 5)
-    roster.update([runner("a")], word("a"), NOW + 10)
+    roster.update([runner("a", at=NOW + 6)], word("a"), NOW + 10)
+    assert roster.failures.count == 0
+
+
+def test_a_runner_of_before_the_failures_does_not_show_that_launches_go_well_again() -> None:
+    roster = new_roster()
+    roster.failed("no bundle", NOW + 5, launch="t1")
+    roster.update([runner("old")], word("old"), NOW + 10)
+    assert roster.failures.count == 1
+
+
+def test_a_launch_of_which_one_machine_came_up_did_not_fail() -> None:
+    roster = new_roster()
+    roster.failed("terminated by EC2", NOW + 5, launch="t1")
+    roster.update([runner("a", launch="t1")], word("a"), NOW + 10)
+    assert roster.failures.count == 0
+
+
+def test_machines_of_two_launches_that_fail_in_turns_count_as_two() -> None:
+    roster = new_roster()
+    for number in range(12):
+        roster.failed("no bundle", NOW + number, launch=f"t{number % 2}")
+    assert (roster.failures.count, roster.failures.boots) == (2, 2)
+
+
+def test_a_launch_on_a_cloud_whose_clock_is_behind_counts_until_it_is_listed() -> None:
+    roster = new_roster()
+    roster.launched([runner("a", at=NOW - 300)], NOW)
+    roster.update([], {}, NOW + 30)
+    assert len(roster.runners) == 1
+
+
+def test_where_nobody_is_heard_what_outlived_its_boot_is_up_and_shows_that_launches_go_well() -> None:
+    roster = new_roster()
+    roster.failed("no bundle", NOW - 5, launch="t1")
+    roster.update([runner("a"), runner("b", at=NOW + 100)], {}, NOW + 121)
+    roster.take_for_up(120.0, NOW + 121)
+    assert [each.state for each in roster.runners] == [RunnerState.UP, RunnerState.BOOTING]
     assert roster.failures.count == 0
 
 
@@ -128,7 +165,7 @@ def test_a_launch_that_no_listing_shows_for_a_while_never_was() -> None:
 def test_an_answered_launch_is_in_flight_until_its_runners_are_listed() -> None:
     roster = new_roster()
     roster.asked(LAUNCH, NOW)
-    fresh = roster.launched([runner("a", launch="t1")])
+    fresh = roster.launched([runner("a", launch="t1")], NOW)
     roster.answered(["t1"])
     assert [each.id for each in fresh] == ["a"]
     assert (roster.unclear(NOW), set(roster.in_flight(NOW))) == (0, {"t1"})
@@ -139,7 +176,7 @@ def test_an_answered_launch_is_in_flight_until_its_runners_are_listed() -> None:
 def test_a_runner_that_is_listed_already_is_not_launched_again_by_a_late_answer() -> None:
     roster = new_roster()
     roster.update([runner("a", launch="t1")], {}, NOW)
-    assert roster.launched([runner("a", launch="t1"), runner("b", launch="t1")]) == (runner("b", launch="t1"),)
+    assert roster.launched([runner("a", launch="t1"), runner("b", launch="t1")], NOW) == (runner("b", launch="t1"),)
     assert len(roster.runners) == 2
 
 

@@ -66,11 +66,11 @@ class Ec2Backend(Backend):
         """
         return self._launches.launch(letter, self._settings.pool(letter.pool), count) if count > 0 else ()
 
-    def ask_again(self, token: str) -> tuple[Runner, ...]:
-        """Send an unanswered launch again, unchanged, and return all instances that came of it.
+    def ask_again(self, token: str) -> tuple[Runner, ...] | None:
+        """Send an unanswered launch again, unchanged, and return all instances that came of it; None if it is unknown.
 
         Raises:
-            LaunchError: none came of it, and none will; or there is no such launch here.
+            LaunchError: none came of it, and none will.
             LaunchUnclear: there is still no answer.
         """
         return self._launches.ask_again(token) if self._launches.is_open(token) else super().ask_again(token)
