@@ -15,13 +15,16 @@ from celery import Celery
 from kombu import Connection, Exchange, Queue
 from redis import Redis
 
-from celery_flame_ec2.errors import HoldingsError
+from celery_flame_ec2.config import read_settings
+from celery_flame_ec2.errors import BackendError, HoldingsError
 from celery_flame_ec2.holdings import Holdings, claim, keys_of, open_holdings
 from celery_flame_ec2.keeper import Keeper, Times
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.runner import Limits
+from celery_flame_ec2.runner import Limits, Runner
 from celery_flame_ec2.salvage import Listing, Salvage
+from celery_flame_ec2.service import Service
 from tests.servers import RedisServer
+from tests.unit.test_pool import ListBackend
 from tests.waiting import wait_until
 from tests.workers import Deployment
 
@@ -204,6 +207,34 @@ def test_a_runner_that_is_listed_or_may_not_be_listed_yet_keeps_what_it_holds(ap
     assert waiting(app) == []
     salvage.look(listing())
     assert (waiting(app), opened(app).registered()) == ([1], ())
+
+
+class ShakyBackend(ListBackend):
+    """Its listing fails as long as `trouble` says so."""
+
+    visible_within, listing_ttl, trouble = 0.0, 0.0, True
+
+    def runners(self) -> tuple[Runner, ...]:
+        if self.trouble:
+            raise BackendError("only some pages came")
+        return super().runners()
+
+
+def test_a_listing_that_failed_says_of_nobody_that_it_is_gone(app: Celery) -> None:
+    settings = read_settings(
+        {"flame_owner": OWNER, "flame_pools": {"pool": {"queues": "celery", "max_concurrency": 1}}},
+        app_name="test", broker_urls=(app.conf.broker_url,), environ={},
+    )  # fmt: skip
+    send(app, 1)
+    die_holding(app, "dead", place="local")
+    backend = ShakyBackend()
+    parent = Service(app, settings, backend)
+    parent.tick()
+    assert waiting(app) == []
+    backend.trouble = False
+    parent.tick()
+    assert waiting(app) == [1]
+    parent.close()
 
 
 def test_parents_that_act_at_the_same_time_give_back_each_message_once(app: Celery) -> None:
