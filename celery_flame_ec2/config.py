@@ -196,6 +196,9 @@ class PoolSettings:
     )
     single_use: bool = option(flag, default=False, doc="one task per process slot, then end")
     shutdown_timeout: float = option(number(low=0, high=DAY), default=30.0, doc="s to finish tasks when ending")
+    end_on_rebalance: bool = option(
+        flag, default=False, doc="end a spot instance when EC2 recommends to, before it gives notice"
+    )
     max_lifetime: float = option(number(low=60, high=7 * DAY), default=DAY, doc="s, whatever happens")
     worker_options: Mapping[str, Any] = option(
         _worker_options,
@@ -212,6 +215,7 @@ class PoolSettings:
             shutdown_timeout=self.shutdown_timeout,
             max_lifetime=self.max_lifetime,
             single_use=self.single_use,
+            end_on_rebalance=self.end_on_rebalance,
         )
 
 

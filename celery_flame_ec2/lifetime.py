@@ -10,6 +10,8 @@ from .runner import Limits
 BROKER_PATIENCE = 300.0
 #: Seconds without work after which a cordoned runner ends that would otherwise never be idle for too long.
 CORDONED_PATIENCE = 60.0
+#: Seconds before EC2 takes a machine that are kept for handing back what did not finish, and for powering off.
+NOTICE_MARGIN = 15.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +19,8 @@ class Vitals:
     """What a runner knows of itself. Moments are seconds of one monotonic clock; None where it did not happen.
 
     `quiet_since` is when nothing was active or reserved any more; `taken` counts tasks accepted since the start;
-    `cordoned` says that no more of them are taken.
+    `cordoned` says that no more of them are taken. `told` says who told it to end, `taken_away_at` is when EC2 takes
+    the machine, `rebalance` whether EC2 thinks that likely.
     """
 
     started_at: float
@@ -27,24 +30,43 @@ class Vitals:
     taken: int = 0
     slots: int = 1
     cordoned: bool = False
+    told: str = ""
+    taken_away_at: float | None = None
+    rebalance: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ending:
-    """Why a runner ends. Work that slips in at the last moment keeps one that is merely `idle`."""
+    """Why a runner ends. Work that slips in at the last moment keeps one that is merely `idle`.
+
+    `noticed` is an end that EC2 announced: then running tasks have until it comes, whatever `shutdown_timeout` is.
+    """
 
     reason: str
     idle: bool = False
+    noticed: bool = False
 
 
 def reason_to_end(vitals: Vitals, limits: Limits, now: float) -> Ending | None:
     """Return why the runner must end now, or None. `now` is of the clock the vitals are of."""
-    reason = _too_old(vitals, limits, now) or _without_broker(vitals, limits, now)
-    if reason is None and limits.single_use and vitals.taken >= vitals.slots:
+    if vitals.taken_away_at is not None:
+        left = max(0.0, vitals.taken_away_at - now)
+        return Ending(reason=f"spot interruption notice: EC2 takes the machine in {left:.0f} s", noticed=True)
+    reason = vitals.told or _too_old(vitals, limits, now) or _without_broker(vitals, limits, now)
+    if not reason and limits.single_use and vitals.taken >= vitals.slots:
         reason = f"single use: {vitals.taken} tasks taken by {vitals.slots} slots"
-    if reason is not None:
-        return Ending(reason=reason)
-    return _idle(vitals, limits, now)
+    if not reason and vitals.rebalance and limits.end_on_rebalance:
+        reason = "rebalance recommendation (end_on_rebalance)"
+    return Ending(reason=reason) if reason else _idle(vitals, limits, now)
+
+
+def drain_until(ending: Ending, vitals: Vitals, limits: Limits, began_at: float) -> float:
+    """Return until when running tasks may finish, in a drain that began at `began_at`."""
+    until = began_at + limits.shutdown_timeout
+    if vitals.taken_away_at is None:
+        return until
+    noticed = vitals.taken_away_at - NOTICE_MARGIN
+    return noticed if ending.noticed else min(until, noticed)
 
 
 def _too_old(vitals: Vitals, limits: Limits, now: float) -> str | None:

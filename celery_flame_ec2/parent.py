@@ -27,7 +27,8 @@ RESERVED_VARIABLES = frozenset({LETTER_VARIABLE, RUNNER_ID_VARIABLE, HELLO_VARIA
 class Parent:
     """The letter. The same for every runner of one launch: who a runner is, it learns from its machine.
 
-    `warm` marks the runners that make up a pool's `min`; `concurrency` is tasks at a time on one runner.
+    `warm` marks the runners that make up a pool's `min`; `concurrency` is tasks at a time on one runner. `metadata`
+    has the `url` and `token_url` of instance metadata where they are not EC2's own.
     """
 
     owner: str
@@ -38,15 +39,21 @@ class Parent:
     limits: Limits = field(default_factory=Limits)
     worker_options: Mapping[str, Any] = field(default_factory=dict)
     warm: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def encode(self) -> str:
         """Return the letter as base64 of JSON: safe in any environment file and on any command line."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+        fields = dataclasses.asdict(self)
+        # A release built before these were known can read the letters of those who do not use them.
+        for group, name in ((fields, "metadata"), (fields["limits"], "end_on_rebalance")):
+            if not group[name]:
+                del group[name]
+        text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
         return base64.b64encode(text.encode()).decode("ascii")
 
     @classmethod
     def decode(cls, text: str) -> Parent:
-        """Read a letter.
+        """Read a letter; what a later parent wrote besides is left out.
 
         Raises:
             LetterError: it is not base64, not JSON, or not what `encode` writes.
@@ -54,13 +61,18 @@ class Parent:
         try:
             fields = json.loads(base64.b64decode(text, validate=True))
             fields["queues"] = tuple(fields["queues"])
-            fields["limits"] = Limits(**fields["limits"])
-            return cls(**fields)
+            fields["limits"] = Limits(**_known(Limits, fields["limits"]))
+            return cls(**_known(cls, fields))
         except (binascii.Error, ValueError, TypeError, KeyError) as exc:
             raise LetterError(
                 f"{LETTER_VARIABLE} is not a letter from a parent ({type(exc).__name__}: {exc}); "
                 "unset it, or let a parent start this runner"
             ) from exc
+
+
+def _known(kind: Any, found: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in dataclasses.fields(kind)}
+    return {name: value for name, value in found.items() if name in names}
 
 
 def flame_parent(environ: Mapping[str, str] | None = None) -> Parent | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from . import boot, signals
 from .backends.base import Backend
-from .config import PoolSettings, Settings
+from .config import Ec2Options, PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
 from .notes import Left, Standing
 from .orders import Order, Orders
@@ -219,7 +219,15 @@ def letter(deployment: Settings, pool: PoolSettings, *, warm: bool) -> Parent:
         limits=pool.limits(warm=warm),
         worker_options=pool.worker_options,
         warm=warm,
+        metadata=_metadata(pool.ec2) if deployment.backend == "ec2" else {},
     )
+
+
+def _metadata(ec2: Ec2Options) -> dict[str, str]:
+    """Return where a runner finds its metadata, where that is not what EC2 itself has."""
+    own = Ec2Options()
+    places = {"url": ec2.instance_metadata_url, "token_url": ec2.instance_metadata_token_url}
+    return {} if places == {"url": own.instance_metadata_url, "token_url": own.instance_metadata_token_url} else places
 
 
 def with_concurrency(settings: PoolSettings, backend: Backend) -> PoolSettings:

@@ -21,7 +21,8 @@ class Limits:
 
     `idle_shutdown_after` counts from the moment nothing is active and nothing is reserved.
     `boot_timeout` is the time from launch to the worker's hello.
-    `shutdown_timeout` is what running tasks get to finish in once the drain began.
+    `shutdown_timeout` is what running tasks get to finish in once the drain began. `end_on_rebalance` is whether a
+    spot instance ends when EC2 recommends it, before it gives notice.
     """
 
     idle_shutdown_after: float | None = 30.0
@@ -29,6 +30,7 @@ class Limits:
     shutdown_timeout: float = 30.0
     max_lifetime: float = 86400.0
     single_use: bool = False
+    end_on_rebalance: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from celery import bootsteps, signals
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
-from .lifetime import Ending, Vitals, reason_to_end
+from .lifetime import Ending, Vitals, drain_until, reason_to_end
+from .notices import Notice
 from .parent import Parent
 from .presence import BEAT, REPEAT, Word, say
 from .runner import RunnerState
@@ -27,6 +29,8 @@ TICK = 0.25
 #: Seconds between the broker's word that consuming stopped and the look for work that slipped in: a message that was
 #: on its way then has arrived.
 LOOK_AGAIN = 0.5
+#: Seconds the worker gets to leave after its tasks were given up: what runs in a thread cannot be cut off.
+LEAVE_AFTER = 5.0
 
 
 class Phase(enum.Enum):
@@ -50,6 +54,8 @@ class Terminator:
         runner_id: str,
         *,
         hello_file: Path | None = None,
+        notice: Callable[[], Notice] = Notice,
+        leave: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ending: Ending | None = None
@@ -57,6 +63,9 @@ class Terminator:
         self._letter = letter
         self._runner_id = runner_id
         self._hello_file = hello_file
+        self._notice, self._leave = notice, leave
+        self._told = ""
+        self._gave_up_at: float | None = None
         self._clock = clock
         self._started_at = clock()
         self._hello_at: float | None = None
@@ -76,10 +85,20 @@ class Terminator:
     def start(self) -> None:
         """Begin to watch; before the worker connects, so that one that never does ends too."""
         signals.worker_ready.connect(self._on_ready)
+        signals.worker_ready.connect(self._take_sigterm)
         signals.worker_shutting_down.connect(self._on_told)
         if self._letter.limits.single_use:
             signals.task_received.connect(self._on_received)
         self._thread.start()
+
+    def tell(self, by: str) -> None:
+        """End because somebody says so, by the same drain as for any other reason."""
+        self._told = self._told or f"told by {by}"
+
+    @property
+    def gave_up(self) -> bool:
+        """Whether tasks did not finish in time: some may be running still, in threads that nothing can cut off."""
+        return self._gave_up_at is not None
 
     def stop(self) -> None:
         """Stop watching: the worker is over."""
@@ -113,6 +132,9 @@ class Terminator:
             self._consider(now)
         elif self.phase is Phase.DRAINING:
             self._drain(held, now)
+        elif self._gave_up_at is not None and now - self._gave_up_at >= LEAVE_AFTER and self._leave is not None:
+            logger.error("flame: the worker goes on with its tasks; it is cut off")
+            self._leave()
         if self._consumer is not None and now - self._last_beat >= (BEAT if self._has_news() else REPEAT):
             self._last_beat = now
             self._consumer.call_soon(self._say, self._consumer)
@@ -149,8 +171,8 @@ class Terminator:
     def _drain(self, held: int, now: float) -> None:
         if self.ending is not None and self.ending.idle and held:
             return self._resume()
-        if now - self._drain_began_at >= self._letter.limits.shutdown_timeout and held:
-            return self._give_up()
+        if held and self.ending is not None and now >= self._drain_until(self.ending):
+            return self._give_up(now)
         if self._consumer is not None and (self._not_consuming_since is None or _consumes(self._consumer)):
             self._not_consuming_since = None
             return self._stop_consuming()
@@ -167,12 +189,15 @@ class Terminator:
         self.phase = Phase.STOPPED
         state.should_stop = 0
 
-    def _give_up(self) -> None:
+    def _drain_until(self, ending: Ending) -> float:
+        return drain_until(ending, self._vitals(), self._letter.limits, self._drain_began_at)
+
+    def _give_up(self, now: float) -> None:
         limit = self._letter.limits.shutdown_timeout
-        logger.warning(
-            "flame: %d tasks did not finish within %g s (shutdown_timeout)", len(state.active_requests), limit
-        )
-        self.phase = Phase.STOPPED
+        noticed = self._notice().taken_away_at is not None
+        name = "before EC2 takes the machine" if noticed else f"within {limit:g} s (shutdown_timeout)"
+        logger.warning("flame: %d tasks did not finish %s", len(state.active_requests), name)
+        self.phase, self._gave_up_at = Phase.STOPPED, now
         state.should_terminate = 0
 
     def _stop_consuming(self) -> None:
@@ -217,6 +242,7 @@ class Terminator:
         return max(self._taken, self._received)
 
     def _vitals(self) -> Vitals:
+        notice = self._notice()
         return Vitals(
             started_at=self._started_at,
             hello_at=self._hello_at,
@@ -225,6 +251,9 @@ class Terminator:
             taken=self._accepted,
             slots=self._letter.concurrency,
             cordoned=self._cordoned,
+            told=self._told,
+            taken_away_at=notice.taken_away_at,
+            rebalance=notice.rebalance,
         )
 
     def _on_ready(self, **_: Any) -> None:
@@ -241,8 +270,22 @@ class Terminator:
         if self._received == self._letter.concurrency and self._consumer is not None:
             self._consumer.task_consumer.cancel()
 
+    def _take_sigterm(self, sender: Any = None, **_: Any) -> None:
+        """Drain on SIGTERM as on any other reason: Celery's own way waits for running tasks without limit."""
+
+        def on_sigterm(*_: Any) -> None:
+            if not self._told:
+                self.tell("SIGTERM")
+                signals.worker_shutting_down.send(
+                    sender=getattr(sender, "hostname", None), sig="SIGTERM", how="Warm", exitcode=0
+                )
+
+        signal.signal(signal.SIGTERM, on_sigterm)
+
     def _on_told(self, sig: str = "a signal", **_: Any) -> None:
-        # The worker's own warm shutdown is under way already: this one only says why.
+        if self._told:
+            return
+        # The worker's own shutdown is under way already: this one only says why.
         self.phase, self.ending = Phase.STOPPED, Ending(reason=f"told by {sig}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import click
 from celery import Celery
 from celery.bin.base import CeleryCommand, handle_preload_options
+from celery.platforms import EX_FAILURE
 
 from ..errors import LetterError
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
@@ -35,22 +37,42 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     if wanted in GREEN and pool != wanted:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], f"--pool={wanted}"])  # noqa: S606  no shell wanted
     from ..keeper import KeeperStep, open_keeper
+    from ..notices import Notice, open_notices
     from ..terminator import Terminator, TerminatorStep
 
     app: Celery = ctx.obj.app
     runner_id = os.environ.get(RUNNER_ID_VARIABLE) or socket.gethostname()
     hello = os.environ.get(HELLO_VARIABLE)
-    terminator = Terminator(letter, runner_id, hello_file=Path(hello) if hello else None)
     keeper = open_keeper(app, letter, runner_id, place=place_of(letter, os.environ))
+    notices = open_notices(letter, os.environ)
+
+    def leave(code: int = EX_FAILURE) -> None:
+        """End this process, whatever still runs in it."""
+        if keeper is not None:
+            keeper.stop()
+        logging.shutdown()
+        os._exit(code)
+
+    terminator = Terminator(
+        letter,
+        runner_id,
+        hello_file=Path(hello) if hello else None,
+        notice=notices.notice if notices is not None else Notice,
+        leave=leave,
+    )
     app.steps["consumer"].update({KeeperStep, TerminatorStep})
     worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator, flame_keeper=keeper)
     terminator.start()
+    if notices is not None:
+        notices.start()
     try:
         worker.start()
     finally:
         if keeper is not None:
             keeper.stop()
         terminator.stop()
+    if terminator.gave_up:
+        leave(worker.exitcode or EX_FAILURE)
     ctx.exit(worker.exitcode)
 
 

@@ -148,7 +148,7 @@ def test_a_child_told_to_stop_finishes_its_task_and_its_parent_hears_why(redis_u
         wait_until(lambda: work.noted("holding"), what="the task running")
         ((name, pid),) = work.has_runners(1).items()
         os.kill(pid, signal.SIGTERM)
-        wait_until(lambda: "Warm shutdown" in work.runner_log(name), what="the drain")
+        wait_until(lambda: "flame: ending: told by SIGTERM" in work.runner_log(name), what="the drain")
         released.touch()
         parent.says(f"{name} ended: told by SIGTERM")
     assert work.numbers("held") == [1]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from celery_flame_ec2.lifetime import BROKER_PATIENCE, CORDONED_PATIENCE, Vitals, reason_to_end
+from celery_flame_ec2.lifetime import (
+    BROKER_PATIENCE,
+    CORDONED_PATIENCE,
+    NOTICE_MARGIN,
+    Ending,
+    Vitals,
+    drain_until,
+    reason_to_end,
+)
 from celery_flame_ec2.runner import Limits
 
 LIMITS = Limits(idle_shutdown_after=30, boot_timeout=120, max_lifetime=3600)
@@ -59,3 +67,44 @@ def test_a_cordoned_runner_that_was_forgotten_ends_even_without_an_idle_limit(qu
 def test_a_single_use_runner_ends_when_each_slot_took_a_task(taken: int, ends: bool) -> None:
     state = vitals(taken=taken, slots=4)
     assert (reason_to_end(state, Limits(single_use=True), NOW) is not None) == ends
+
+
+@pytest.mark.parametrize(
+    ("fields", "wished", "expected"),
+    [
+        pytest.param({"told": "told by SIGTERM"}, False, "told by SIGTERM", id="told"),
+        pytest.param({"rebalance": True}, False, None, id="a recommendation nobody wants"),
+        pytest.param({"rebalance": True}, True, "rebalance recommendation (end_on_rebalance)", id="a recommendation"),
+        pytest.param(
+            {"taken_away_at": NOW + 110, "told": "told by SIGTERM", "rebalance": True},
+            True,
+            "spot interruption notice: EC2 takes the machine in 110 s",
+            id="a notice is the first of all reasons",
+        ),
+        pytest.param(
+            {"taken_away_at": NOW - 3}, False, "spot interruption notice: EC2 takes the machine in 0 s", id="late"
+        ),
+    ],
+)
+def test_a_runner_ends_when_others_say_so(fields: dict[str, object], wished: bool, expected: str | None) -> None:
+    ending = reason_to_end(vitals(**fields), Limits(end_on_rebalance=wished), NOW)
+    assert (ending.reason if ending else None) == expected
+    assert ending is None or not ending.idle
+
+
+@pytest.mark.parametrize(
+    ("taken_away_in", "noticed", "seconds"),
+    [
+        pytest.param(None, False, 30.0, id="no notice"),
+        pytest.param(120.0, True, 120.0 - NOTICE_MARGIN, id="a notice that began the drain is its bound"),
+        pytest.param(10.0, True, 10.0 - NOTICE_MARGIN, id="a notice too short for anything"),
+        pytest.param(120.0, False, 30.0, id="a notice in a drain that ends before"),
+        pytest.param(40.0, False, 40.0 - NOTICE_MARGIN, id="a notice in a drain that would last longer"),
+    ],
+)
+def test_a_drain_lasts_for_shutdown_timeout_or_what_a_notice_leaves(
+    taken_away_in: float | None, noticed: bool, seconds: float
+) -> None:
+    seen = vitals(taken_away_at=None if taken_away_in is None else NOW + taken_away_in)
+    ending = Ending(reason="any", noticed=noticed)
+    assert drain_until(ending, seen, Limits(shutdown_timeout=30), NOW) == NOW + seconds

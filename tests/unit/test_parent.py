@@ -40,6 +40,14 @@ def test_a_letter_is_plain_ascii_without_blanks() -> None:
     assert not set(LETTER.encode()) & set(" \t\n'\"$`\\%")
 
 
+def test_a_letter_says_nothing_new_to_old_releases_unless_it_must_and_what_is_new_to_this_one_is_left_out() -> None:
+    fields = json.loads(base64.b64decode(LETTER.encode()))
+    assert "metadata" not in fields
+    assert "end_on_rebalance" not in fields["limits"]
+    later = {**fields, "colour": "red", "limits": {**fields["limits"], "mood": 1}}
+    assert Parent.decode(encoded(later)) == LETTER
+
+
 def encoded(value: object) -> str:
     return base64.b64encode(json.dumps(value).encode()).decode()
 

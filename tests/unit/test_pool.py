@@ -10,13 +10,13 @@ import pytest
 
 from celery_flame_ec2 import signals
 from celery_flame_ec2.backends.base import Backend
-from celery_flame_ec2.config import Settings, read_settings
+from celery_flame_ec2.config import Ec2Options, Settings, read_settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
 from celery_flame_ec2.notes import Left, Standing
 from celery_flame_ec2.orders import AGAIN_AFTER, Order
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.policy import Demand, Failures, Fleet, Plan, Unknown, plan
-from celery_flame_ec2.pool import Pool
+from celery_flame_ec2.pool import Pool, letter
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.runner import Launch, Runner, RunnerState
 
@@ -353,3 +353,32 @@ def test_a_plan_that_cordons_is_told_once_in_the_log(backend: ListBackend, caplo
     for _ in range(3):
         do_round(pool, Demand(waiting=0))
     assert caplog.text.count("pool video: cordon 1: fewer would do") == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "url", "expected"),
+    [
+        ("local", "http://127.0.0.1:1/m/", {}),
+        ("ec2", None, {}),
+        (
+            "ec2",
+            "http://127.0.0.1:1/m/",
+            {"url": "http://127.0.0.1:1/m/", "token_url": Ec2Options().instance_metadata_token_url},
+        ),
+    ],
+)
+def test_a_letter_says_where_metadata_are_where_that_is_not_what_ec2_has(
+    backend: str, url: str | None, expected: dict[str, str]
+) -> None:
+    options = {"s3_bundle_url": "s3://bucket/r.tar.gz", "app": "p", "launch_template_id": "lt-0123456789abcdef0"}
+    deployment = read_settings(
+        {
+            "flame_backend": backend,
+            "flame_ec2": options | ({"instance_metadata_url": url} if url else {}),
+            "flame_pools": {"video": {"queues": "video"}},
+        },
+        app_name="p",
+        broker_urls=("redis://broker/0",),
+        environ={},
+    )
+    assert letter(deployment, deployment.pools[0], warm=False).metadata == expected

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from celery.worker import state
 
+from celery_flame_ec2.lifetime import NOTICE_MARGIN
+from celery_flame_ec2.notices import Notice
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, EVENT, REPEAT
 from celery_flame_ec2.runner import Limits
-from celery_flame_ec2.terminator import LOOK_AGAIN, Phase, Terminator
+from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, Phase, Terminator
 
 IDLE, SHUTDOWN = 30.0, 10.0
 
@@ -309,3 +311,41 @@ def test_a_cordoned_worker_that_connects_anew_stays_cordoned(clock: Clock, consu
     watcher.attach(fresh)
     at(watcher, clock, 5)
     assert states(fresh) == ["cordoned"]
+
+
+def test_a_worker_that_is_told_to_end_drains_as_for_any_other_reason(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    request = hold()
+    watcher.tell("SIGTERM")
+    at(watcher, clock, 1)
+    assert (watcher.phase, states(consumer)[-1], state.should_stop) == (Phase.DRAINING, "ending", None)
+    at(watcher, clock, SHUTDOWN)
+    assert (state.should_terminate, watcher.gave_up) == (0, True)
+    assert request in state.reserved_requests
+
+
+def test_a_worker_that_goes_on_with_what_was_given_up_is_cut_off(clock: Clock, consumer: Consumer) -> None:
+    left: list[float] = []
+    letter = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=2, limits=Limits(max_lifetime=100))
+    watcher = Terminator(letter, "r1", leave=lambda: left.append(clock.now), clock=clock)
+    request = hold()
+    at(watcher, clock, 100)
+    at(watcher, clock, letter.limits.shutdown_timeout)
+    assert (watcher.gave_up, left) == (True, [])
+    at(watcher, clock, LEAVE_AFTER)
+    assert left == [clock.now]
+    assert request in state.reserved_requests
+
+
+def test_a_notice_in_the_middle_of_a_drain_shortens_it(clock: Clock) -> None:
+    notice = Notice()
+    letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=2, limits=Limits(max_lifetime=100))
+    watcher = Terminator(letter, "r1", notice=lambda: notice, clock=clock)
+    request = hold()
+    at(watcher, clock, 100)
+    notice = Notice(taken_away_at=clock.now + NOTICE_MARGIN + 5)
+    at(watcher, clock, 4)
+    assert not watcher.gave_up
+    at(watcher, clock, 1)
+    assert watcher.gave_up
+    assert request in state.reserved_requests

@@ -1,0 +1,142 @@
+"""Does every kind of pool end in time, and give back what it holds?"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import threading
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from celery_flame_ec2.parent import Parent
+from tests.servers import RedisServer
+from tests.unit.test_imds import FakeMetadata
+from tests.waiting import wait_until
+from tests.workers import Deployment
+
+from .test_child import child, letter
+
+POOLS = ["prefork", "threads", "gevent", "solo"]
+
+
+@pytest.fixture
+def late(redis_url: str, tmp_path: Path) -> Iterator[Deployment]:
+    with Deployment(tmp_path, redis_url, task_acks_late=True, task_reject_on_worker_lost=True) as deployment:
+        yield deployment
+
+
+def waiting(server: RedisServer) -> int:
+    return int(server.talk(b"LLEN celery\r\n").strip().lstrip(b":"))
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_task_that_is_due_later_keeps_no_runner_and_goes_back(
+    pool: str, redis_url: str, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    with Deployment(tmp_path, redis_url) as work:
+        for number in range(3):
+            work.send("square", number, countdown=3600)
+        work.send("square", 3)
+        runner = child(work, letter(concurrency=2, options={"pool": pool}, idle_shutdown_after=2.0))
+        wait_until(lambda: work.numbers("square") == [3], what="the task that is due")
+        assert runner.ends() == 0
+        assert "idle for 2 s" in runner.output
+        assert (waiting(redis_server), work.numbers("square")) == (3, [3])
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigterm_lets_a_task_finish(pool: str, late: Deployment, tmp_path: Path) -> None:
+    released = tmp_path / "released"
+    late.send("hold", 0, str(released))
+    runner = child(late, letter(options={"pool": pool}))
+    wait_until(lambda: late.noted("holding"), what="the task running")
+    runner.signal(signal.SIGTERM)
+    runner.says("flame: ending: told by SIGTERM")
+    released.touch()
+    assert runner.ends() == 0
+    assert late.numbers("held") == [0]
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_sigterm_gives_a_task_back_that_does_not_finish_in_time(
+    pool: str, late: Deployment, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    for number in range(3):
+        late.send("hold", number, str(tmp_path / "never"))
+    runner = child(late, letter(options={"pool": pool}, shutdown_timeout=1.0))
+    wait_until(lambda: late.noted("holding"), what="a task running")
+    runner.signal(signal.SIGTERM)
+    runner.says(r"1 tasks did not finish within 1 s \(shutdown_timeout\)")
+    runner.ends()
+    assert waiting(redis_server) == 3
+
+
+@pytest.fixture
+def metadata() -> Iterator[FakeMetadata]:
+    with FakeMetadata() as server:
+        server.leaves["instance-life-cycle"] = "spot"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def on_ec2(server: FakeMetadata, text: str) -> str:
+    base = f"http://127.0.0.1:{server.server_port}/latest"
+    places = {"url": f"{base}/meta-data/", "token_url": f"{base}/api/token"}
+    return dataclasses.replace(Parent.decode(text), backend="ec2", metadata=places).encode()
+
+
+def notice(*, seconds: float) -> str:
+    at = datetime.now(tz=timezone.utc) + timedelta(seconds=seconds)
+    return f'{{"action": "terminate", "time": "{at:%Y-%m-%dT%H:%M:%SZ}"}}'
+
+
+def test_a_spot_notice_ends_a_runner_that_has_until_then_to_finish(
+    late: Deployment, metadata: FakeMetadata, tmp_path: Path
+) -> None:
+    released = tmp_path / "released"
+    late.send("hold", 0, str(released))
+    text = on_ec2(metadata, letter(shutdown_timeout=0.0))
+    runner = child(late, text, AWS_EC2_METADATA_DISABLED="")
+    wait_until(lambda: late.noted("holding"), what="the task running")
+    metadata.leaves["spot/instance-action"] = notice(seconds=120)
+    runner.says(r"ending: spot interruption notice: EC2 takes the machine in 1[012]\d s")
+    released.touch()
+    assert runner.ends() == 0
+    assert late.numbers("held") == [0]
+
+
+def test_a_spot_notice_that_leaves_no_time_gives_work_back_at_once(
+    late: Deployment, metadata: FakeMetadata, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    late.send("hold", 0, str(tmp_path / "never"))
+    text = on_ec2(metadata, letter(shutdown_timeout=3600.0))
+    runner = child(late, text, AWS_EC2_METADATA_DISABLED="")
+    wait_until(lambda: late.noted("holding"), what="the task running")
+    metadata.leaves["spot/instance-action"] = notice(seconds=10)
+    runner.says("1 tasks did not finish before EC2 takes the machine")
+    runner.ends()
+    assert waiting(redis_server) == 1
+
+
+def test_a_recommendation_ends_a_runner_where_that_is_wished(late: Deployment, metadata: FakeMetadata) -> None:
+    metadata.leaves["events/recommendations/rebalance"] = '{"noticeTime": "2026-01-01T00:00:00Z"}'
+    text = letter(idle_shutdown_after=60.0, end_on_rebalance=True)
+    runner = child(late, on_ec2(metadata, text), AWS_EC2_METADATA_DISABLED="")
+    assert runner.ends() == 0
+    assert "ending: rebalance recommendation (end_on_rebalance)" in runner.output
+
+
+@pytest.mark.parametrize("why", ["local", "disabled"])
+def test_metadata_is_not_asked_where_it_must_not_be(why: str, late: Deployment, metadata: FakeMetadata) -> None:
+    text = on_ec2(metadata, letter())
+    if why == "local":
+        text = dataclasses.replace(Parent.decode(text), backend="local").encode()
+    disabled = "true" if why == "disabled" else ""
+    assert child(late, text, AWS_EC2_METADATA_DISABLED=disabled).ends() == 0
+    assert metadata.requests == []
