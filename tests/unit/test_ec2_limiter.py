@@ -11,15 +11,19 @@ steps = st.lists(
 )  # a pause, how many are wanted, and whether they were refused
 
 
+def most() -> float:
+    return 1.0
+
+
 def test_five_requests_are_allowed_at_once_and_then_two_a_second() -> None:
-    limiter = Limiter(0)
+    limiter = Limiter(0, jitter=most)
     assert [limiter.take(1, 0) for _ in range(6)] == [1, 1, 1, 1, 1, 0]
     assert limiter.wait(0) == pytest.approx(0.5)
     assert [limiter.take(1, 1) for _ in range(3)] == [1, 1, 0]
 
 
 def test_a_thousand_instances_are_allowed_at_once_and_then_two_a_second() -> None:
-    limiter = Limiter(0)
+    limiter = Limiter(0, jitter=most)
     assert limiter.take(1200, 0) == 1000
     assert limiter.take(100, 0) == 0
     assert limiter.wait(0) == pytest.approx(0.5)
@@ -27,7 +31,7 @@ def test_a_thousand_instances_are_allowed_at_once_and_then_two_a_second() -> Non
 
 
 def test_no_request_is_spent_where_no_instance_is_allowed() -> None:
-    limiter = Limiter(0)
+    limiter = Limiter(0, jitter=most)
     limiter.take(1000, 0)
     for _ in range(10):
         assert limiter.take(1, 0) == 0
@@ -35,7 +39,7 @@ def test_no_request_is_spent_where_no_instance_is_allowed() -> None:
 
 
 def test_what_was_not_launched_is_given_back_and_never_more_than_there_can_be() -> None:
-    limiter = Limiter(0)
+    limiter = Limiter(0, jitter=most)
     limiter.take(1000, 0)
     limiter.give_back(300)
     assert limiter.take(1000, 0) == 300
@@ -43,16 +47,25 @@ def test_what_was_not_launched_is_given_back_and_never_more_than_there_can_be() 
     assert limiter.take(5000, 0) == 1000
 
 
-def test_when_ec2_says_it_was_too_much_no_request_is_left() -> None:
-    limiter = Limiter(0)
-    limiter.throttled(0)
-    assert limiter.take(1, 0) == 0
-    assert limiter.wait(0) == pytest.approx(0.5)
-    assert limiter.take(1, 0.5) == 1
+def test_after_ec2_said_it_was_too_much_it_rests_twice_as_long_each_time_in_a_row() -> None:
+    limiter, now, rests = Limiter(0, jitter=most), 0.0, []
+    for _ in range(8):
+        rests.append(limiter.throttled(now))
+        assert limiter.take(1, now + rests[-1] - 0.01) == 0
+        assert limiter.wait(now) == pytest.approx(rests[-1])
+        now += rests[-1]
+        assert limiter.take(1, now) == 1
+    assert rests == [1, 2, 4, 8, 16, 32, 32, 32]
+    limiter.heard()
+    assert limiter.throttled(now) == 1
+
+
+def test_no_two_parents_come_back_at_the_same_moment() -> None:
+    assert [Limiter(0, jitter=lambda drawn=drawn: drawn).throttled(0) for drawn in (0.0, 0.5, 1.0)] == [0.5, 0.75, 1.0]
 
 
 def test_a_clock_that_goes_back_gives_nothing() -> None:
-    limiter = Limiter(100)
+    limiter = Limiter(100, jitter=most)
     while limiter.take(1, 100):
         pass
     assert limiter.take(1, 0) == 0
@@ -63,7 +76,7 @@ def test_a_clock_that_goes_back_gives_nothing() -> None:
 def test_no_window_sees_more_requests_or_instances_than_the_buckets_allow(
     start: float, steps: list[tuple[float, int, bool]]
 ) -> None:
-    limiter, now = Limiter(start), start
+    limiter, now = Limiter(start, jitter=most), start
     sent: list[tuple[float, int]] = []  # when, and how many were launched
     for pause, wanted, refused in steps:
         now += pause
@@ -81,7 +94,7 @@ def test_no_window_sees_more_requests_or_instances_than_the_buckets_allow(
 
 @given(start=st.floats(0, 2e9), steps=steps)
 def test_after_the_wait_that_is_told_a_request_is_allowed(start: float, steps: list[tuple[float, int, bool]]) -> None:
-    limiter, now = Limiter(start), start
+    limiter, now = Limiter(start, jitter=most), start
     for pause, wanted, throttled in steps:
         now += pause
         limiter.take(wanted, now)

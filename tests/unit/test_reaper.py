@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_flame_ec2.reaper import AGAIN_AFTER, FEW, FRESH, LOST_AFTER, SECOND_LOOK, STALLED_AFTER, Reaper, Sight
+from celery_flame_ec2.reaper import AGAIN_AFTER, FEW, LOST_AFTER, SECOND_LOOK, STALLED_AFTER, Reaper, Sight
 from celery_flame_ec2.runner import Limits, Runner, RunnerState
 
 NOW = 1_000_000.0
@@ -94,7 +94,7 @@ def test_silence_counts_from_when_words_began_to_arrive() -> None:
 
 
 def test_an_old_word_does_not_say_that_a_runner_takes_no_work() -> None:
-    reaper, mute = Reaper(), sight(waits=True, heard_at=FRESH + 1)
+    reaper, mute = Reaper(), sight(waits=True, heard_at=20.0)
     assert [reasons(reaper, mute, after=after) for after in range(0, 300, 10)] == [[]] * 30
 
 

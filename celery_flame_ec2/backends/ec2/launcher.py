@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
+from ...errors import LeaseError
 from ...parent import Parent
 from ...runner import Launch, Runner
 from .instances import tags_of
@@ -88,9 +89,14 @@ class Launcher:
     def climb(self, order: Order) -> Climb:
         """Ask for one rung after the other until the order is filled, nothing is left, or EC2 says a lasting no."""
         so_far = Climb(order=order, until=self._in_words)
-        for rung in order.rungs:
-            if not self._climb_one(so_far, rung):
-                break
+        try:
+            for rung in order.rungs:
+                if not self._climb_one(so_far, rung):
+                    break
+        except LeaseError as exc:
+            if not so_far.runners:
+                raise
+            logger.warning("pool %s: no more is launched: %s", order.letter.pool, exc)  # what there is must be counted
         return so_far
 
     def is_open(self, token: str) -> bool:

@@ -99,7 +99,7 @@ class Launches:
 
     def _launcher(self, place: Place) -> Launcher:
         if place not in self._launchers:
-            limiter = Limiter(self._ticks())
+            limiter = Limiter(self._ticks(), self._jitter)
             sender = Sender(self._clients, place, self._permission, limiter, self._ticks)
             self._launchers[place] = Launcher(sender, limiter, clock=self._clock, ticks=self._ticks)
         return self._launchers[place]
@@ -136,8 +136,8 @@ class Launches:
                 _unclear(climbed.open.count, str(climbed)), launched=runners, tokens=(climbed.open.token,)
             )
         fresh = self._judge(pool, climbed, halt)
-        if not runners and not climbed.refusals and climbed.wait is not None:
-            return ()  # the next round may ask: nothing failed
+        if not runners and climbed.wait is not None:
+            return ()  # a later round may ask: nothing failed
         if not runners:
             why = self._stopped(fresh) if fresh else LaunchError(str(climbed))
             why.retry_in = self._retry_in(self._launcher(place), climbed, fresh or halt)
@@ -161,9 +161,6 @@ class Launches:
         return None
 
     def _retry_in(self, launcher: Launcher, climbed: Climb, halt: Halt | None) -> float | None:
-        if climbed.wait is not None:
-            throttled = climbed.last is not None and climbed.last[1].meaning is Meaning.THROTTLED
-            return climbed.wait + (self._jittered() if throttled else 0.0)
         waits = [launcher.free_in(climbed.order, before=halt.rung if halt else None)]
         waits += [self._halts.retry_in(halt, self._ticks())] if halt else []
         return min((wait for wait in waits if wait is not None), default=None)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 #: Burst and refill per second, from "Request throttling for the Amazon EC2 API" in AWS's Amazon EC2 Developer Guide:
 #: RunInstances by requests, and by the instances that a request launches. Per account and region.
 REQUESTS = (5.0, 2.0)
 RESOURCES = (1000.0, 2.0)
+#: Seconds without requests after EC2 refused one as too many; doubled while it goes on, up to the second number.
+FIRST_REST, LONGEST_REST = 1.0, 32.0
 #: What is this near to a whole token is one: a wait that was computed must be long enough.
 NEAR = 1e-6
 
@@ -39,7 +42,10 @@ class Limiter:
     buckets of their own (100 requests, and 5 or more a second), which a parent's few calls in a round do not empty.
     """
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, jitter: Callable[[], float]) -> None:
+        """Begin with full buckets; `jitter` is from 0 to 1."""
+        self._jitter = jitter
+        self._rest, self._rests_until = 0.0, float("-inf")
         self._requests = Bucket(burst=REQUESTS[0], refill=REQUESTS[1], level=REQUESTS[0], at=now)
         self._resources = Bucket(burst=RESOURCES[0], refill=RESOURCES[1], level=RESOURCES[0], at=now)
 
@@ -53,7 +59,7 @@ class Limiter:
 
     def take_request(self, now: float) -> bool:
         """Take one request that launches nothing new; return whether there is one."""
-        if self._requests.fill(now) < 1:
+        if self._requests.fill(now) < 1 or now < self._rests_until:
             return False
         self._requests.level -= 1
         return True
@@ -62,11 +68,22 @@ class Limiter:
         """Take back what a request asked for and did not get: only what is launched counts."""
         self._resources.level = min(RESOURCES[0], self._resources.level + count)
 
-    def throttled(self, now: float) -> None:
-        """Take EC2's word that no request is left."""
+    def throttled(self, now: float) -> float:
+        """Take EC2's word that no request is left: rest, twice as long each time in a row; return for how long.
+
+        Between half of that and all of it, or all parents of an account would come back at once.
+        """
         self._requests.fill(now)
         self._requests.level = min(self._requests.level, 0.0)
+        self._rest = min(LONGEST_REST, max(FIRST_REST, 2 * self._rest))
+        rest = self._rest * (1.0 + self._jitter()) / 2
+        self._rests_until = now + rest
+        return rest
+
+    def heard(self) -> None:
+        """Take any other answer: requests are let through."""
+        self._rest = 0.0
 
     def wait(self, now: float) -> float:
         """Return the seconds until a request for an instance is allowed."""
-        return max(self._requests.wait(now), self._resources.wait(now))
+        return max(self._requests.wait(now), self._resources.wait(now), self._rests_until - now)

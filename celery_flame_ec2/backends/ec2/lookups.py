@@ -94,8 +94,9 @@ def instances(client: EC2Client, ids: Collection[str]) -> list[dict[str, Any]]:
     Raises:
         BackendError: EC2 does not say.
     """
-    # a filter takes 200 values; what does not fit is asked for with the next listing
-    return _instances(client, {"instance-id": sorted(ids)[:FILTER_VALUES]})
+    wanted = sorted(ids)
+    parts = (wanted[start : start + FILTER_VALUES] for start in range(0, len(wanted), FILTER_VALUES))
+    return [instance for part in parts for instance in _instances(client, {"instance-id": part})]
 
 
 def _instances(client: EC2Client, by: Mapping[str, list[str]]) -> list[dict[str, Any]]:

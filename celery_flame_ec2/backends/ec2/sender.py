@@ -20,6 +20,8 @@ from .refusals import UNTOLD, Meaning, Refusal, refusal
 logger = logging.getLogger(__name__)
 
 ACTION = "ec2:RunInstances"
+#: Seconds an unanswered request is kept: for longer than anybody asks for it again.
+KEPT = 600.0
 Answer: TypeAlias = "list[dict[str, Any]] | Refusal"
 
 
@@ -63,6 +65,7 @@ class Sender:
         UNCLEAR is the answer where what came of it is unknown, and then the attempt stays open.
         """
         token = attempt.launch.token
+        self.open = {name: each for name, each in self.open.items() if attempt.at - each.at < KEPT}
         self._permission.announce(attempt.launch)
         self._permission.guard()
         self.open[token] = attempt  # from here on only an answer can tell that nothing comes of it
@@ -102,7 +105,10 @@ class Sender:
             self._permission.guard()
             answer = self._ask_once(attempt)
         if _means(answer, Meaning.THROTTLED):
-            self._limiter.throttled(self._ticks())
+            rest = self._limiter.throttled(self._ticks())
+            logger.info("pool %s: asking again in %.1f s or later: %s", attempt.launch.pool, rest, answer)
+        else:
+            self._limiter.heard()
         return answer
 
     def _ask_once(self, attempt: Attempt) -> Answer:
