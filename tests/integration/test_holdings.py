@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
 import threading
@@ -167,12 +168,13 @@ def test_what_a_runner_held_that_died_while_no_parent_lived_comes_back_with_the_
         work.has_runners(1)
         first.kill()
         name = made.kill_runner(holding=5)
+        assert json.loads(work.run("flame", "status", "--json").stdout)["held"] == 5
         made.released.touch()
         work.start("second", "flame", "serve").says(f"gave back 5 messages that {name} held", timeout=2 * AT_ONCE)
         wait_until(lambda: work.numbers("held") == [0, 1, 2, 3], what="all tasks done")
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
 def test_a_runner_that_ends_in_peace_leaves_nothing_behind(bench: Callable[..., Bench], pool: str) -> None:
     made = bench({"idle_shutdown_after": 1, "worker_options": {"pool": pool}}, **LATE)
     with made.work as work:
