@@ -20,18 +20,30 @@ logger = logging.getLogger(__name__)
 #: How a note's name begins: what it is about follows.
 LAUNCH, POOL = "launch:", "pool:"
 LEADER = "leader"
+#: Of a pool's runners that ended, so many are remembered, each with so many characters of its reason.
+ENDINGS, LONGEST_REASON = 5, 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """A runner that is gone and why, `at` in seconds since the epoch."""
+
+    runner_id: str
+    reason: str
+    at: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
     """How it stands with one pool: its failed launches, and the last decision that changed something.
 
-    `settings` tells with which settings that was.
+    `settings` tells with which settings that was. `endings` are the last runners that ended, the newest last.
     """
 
     failures: Failures = field(default_factory=Failures)
     decision: str = ""
     settings: str = ""
+    endings: tuple[Ended, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,4 +146,16 @@ def _standing(note: Mapping[str, Any]) -> Standing:
         failures = Failures(**note.get("failures", {}))
     except TypeError:  # written by another version
         failures = Failures()
-    return Standing(failures=failures, decision=str(note.get("decision", "")), settings=str(note.get("settings", "")))
+    return Standing(
+        failures=failures,
+        decision=str(note.get("decision", "")),
+        settings=str(note.get("settings", "")),
+        endings=_endings(note.get("endings", ())),
+    )
+
+
+def _endings(found: Any) -> tuple[Ended, ...]:
+    try:
+        return tuple(Ended(**each) for each in found)
+    except TypeError:  # written by another version
+        return ()

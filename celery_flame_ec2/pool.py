@@ -12,7 +12,7 @@ from . import boot, signals
 from .backends.base import Backend
 from .config import Ec2Options, PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
-from .notes import Left, Standing
+from .notes import ENDINGS, LONGEST_REASON, Ended, Left, Standing
 from .orders import Order, Orders
 from .parent import Parent
 from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
@@ -39,6 +39,8 @@ class Pool:
         self.plan: Plan | None = None
         #: Why of the last decision that changed something.
         self.news = ""
+        #: The last runners that ended, the newest last.
+        self.endings: tuple[Ended, ...] = ()
         self._changes: tuple[Change, ...] = ()
         self._deployment = deployment
         self._backend = backend
@@ -59,13 +61,17 @@ class Pool:
             if launch.pool == self.settings.name and launch.token not in self.roster.open_tokens:
                 self.roster.asked(launch, now, tries=0)
         standing = left.standings.get(self.settings.name)
+        if standing is not None:
+            self.endings = standing.endings
         if standing is not None and standing.settings == self.fingerprint and standing.failures.at > now - FORGET_AFTER:
             self.roster.failures = standing.failures
 
     @property
     def standing(self) -> Standing:
         """How it stands, for the next parent and for who looks."""
-        return Standing(failures=self.roster.failures, decision=self.news, settings=self.fingerprint)
+        return Standing(
+            failures=self.roster.failures, decision=self.news, settings=self.fingerprint, endings=self.endings
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -177,7 +183,12 @@ class Pool:
             self._fail(f"{runner.id} did not come up: {cause}", now, launch=launch)
         else:
             logger.info("pool %s: %s ended: %s", name, runner.id, change.reason or "it gave no reason")
+        self._remember(runner, cause or change.reason or "it gave no reason", now)
         signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason)
+
+    def _remember(self, runner: Runner, reason: str, now: float) -> None:
+        ended = Ended(runner_id=runner.id, reason=reason[:LONGEST_REASON], at=round(now, 1))
+        self.endings = (*self.endings, ended)[-ENDINGS:]
 
     def _boot_failure(self, runner: Runner, *, certain: bool) -> str:
         """Return why a runner that never spoke failed to boot; empty when it may have been well."""

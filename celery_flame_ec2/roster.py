@@ -72,6 +72,7 @@ class Roster:
         self._ours: set[str] = set()
         self._heard: set[str] = set()
         self._reasons: dict[str, str] = {}
+        self._reaped: dict[str, str] = {}
 
     # launches
 
@@ -172,13 +173,19 @@ class Roster:
         change = Change(
             event=Event.GONE,
             runner=runner,
-            reason=self._reasons.pop(runner.id, ""),
+            reason=self._reaped.pop(runner.id, "") or self._reasons.get(runner.id, ""),
             heard=runner.id in self._heard,
             ours=runner.id in self._ours,
         )
+        self._reasons.pop(runner.id, None)
         self._heard.discard(runner.id)
         self._ours.discard(runner.id)
         return change
+
+    def reaped(self, runner_id: str, reason: str) -> None:
+        """Remember why a runner of this pool was ended, until it is gone: it may have no word of its own for it."""
+        if any(runner.id == runner_id for runner in self.runners):
+            self._reaped[runner_id] = f"reaped: {reason}"
 
     def _with_word(self, runner: Runner, word: Word | None) -> Runner:
         if word is None:

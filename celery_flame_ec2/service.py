@@ -235,6 +235,8 @@ class Service:
             logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
         if reaped:
             self._listed_at = float("-inf")
+            for reap, pool in ((reap, pool) for reap in reaped for pool in self.pools):
+                pool.roster.reaped(reap.runner.id, reap.reason)
             self._backend.terminate([reap.runner.id for reap in reaped])
             _tell_shrunk(reaped)
 

@@ -17,7 +17,7 @@ from ..config import Settings
 from ..errors import HoldingsError, LeaseError
 from ..holdings import open_holdings
 from ..lease import open_lease
-from ..notes import Left, Notes, Standing
+from ..notes import Ended, Left, Notes, Standing
 from ..policy import Demand, Unknown, pause
 from ..pool import Pool
 from ..queues import Measurement
@@ -103,6 +103,7 @@ def _pool_fields(pool: Pool, demand: Demand | Unknown, standing: Standing, now: 
         "breaker": _breaker_fields(standing, now),
         "last_decision": standing.decision or None,
         "runners": [_runner_fields(runner, now) for runner in pool.roster.runners],
+        "ended": [_ended_fields(ended, now) for ended in reversed(standing.endings)],
     }
 
 
@@ -110,6 +111,10 @@ def _runner_fields(runner: Runner, now: float) -> dict[str, Any]:
     fields = dataclasses.asdict(runner)
     del fields["pool"]
     return fields | {"state": runner.state.value, "age": round(now - runner.launched_at, 1)}
+
+
+def _ended_fields(ended: Ended, now: float) -> dict[str, Any]:
+    return {"id": ended.runner_id, "reason": ended.reason, "ago": round(max(0.0, now - ended.at), 1)}
 
 
 def _breaker_fields(standing: Standing, now: float) -> dict[str, Any] | None:
@@ -145,3 +150,5 @@ def _pool_lines(name: str, fields: dict[str, Any]) -> Iterator[str]:
     for runner in fields["runners"]:
         kind = " ".join(filter(None, (runner["instance_type"], runner["market"], runner["zone"])))
         yield f"  {runner['id']}  {runner['state']}  {runner['active']} tasks  {runner['age']:.0f} s  {kind}".rstrip()
+    for ended in fields["ended"]:
+        yield f"  {ended['id']}  ended {ended['ago']:.0f} s ago: {ended['reason']}"

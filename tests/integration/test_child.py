@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import signal
@@ -151,6 +152,11 @@ def test_a_child_told_to_stop_finishes_its_task_and_its_parent_hears_why(redis_u
         wait_until(lambda: "flame: ending: told by SIGTERM" in work.runner_log(name), what="the drain")
         released.touch()
         parent.says(f"{name} ended: told by SIGTERM")
+        parent.signal(signal.SIGTERM)
+        parent.ends()
+        (ended,) = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]["ended"]
+        assert (ended["id"], ended["reason"]) == (name, "told by SIGTERM")  # both are gone, and it is known
+        assert re.search(rf"{name}  ended \d+ s ago: told by SIGTERM", work.run("flame", "status").stdout)
     assert work.numbers("held") == [1]
 
 

@@ -7,13 +7,17 @@ import logging
 import pytest
 
 from celery_flame_ec2.errors import LeaseError
-from celery_flame_ec2.notes import LAUNCH, POOL, Left, Notes, Standing
+from celery_flame_ec2.notes import LAUNCH, POOL, Ended, Left, Notes, Standing
 from celery_flame_ec2.policy import Failures
 from celery_flame_ec2.runner import Launch
 from tests.unit.test_lease import Cell, Clock, parent
 
 ONE, TWO = Launch(token="t1", pool="video", count=3), Launch(token="t2", pool="audio", count=1)
-BROKEN = Standing(failures=Failures(count=2, at=5.0, cause="no bundle", boots=2), decision="launch 1: 4 waiting")
+BROKEN = Standing(
+    failures=Failures(count=2, at=5.0, cause="no bundle", boots=2),
+    decision="launch 1: 4 waiting",
+    endings=(Ended(runner_id="i-1", reason="idle for 30 s", at=3.5),),
+)
 
 
 @pytest.fixture
@@ -78,9 +82,11 @@ def test_notes_of_another_version_are_left_out_and_told(cell: Cell, caplog: pyte
         LAUNCH + "t1": "not json",
         POOL + "video": '{"failures": {"since": 3}}',
         POOL + "audio": "[1]",
+        POOL + "text": '{"endings": [{"name": "i-1"}, 3]}',
         "unknown": "x",
     }
     assert notes(cell).read() == Left(
-        launches=(Launch(token="t1", pool="", count=0),), standings={"video": Standing(), "audio": Standing()}
+        launches=(Launch(token="t1", pool="", count=0),),
+        standings={"video": Standing(), "audio": Standing(), "text": Standing()},
     )
     assert caplog.text.count("left out") == 2

@@ -12,7 +12,7 @@ from celery_flame_ec2 import signals
 from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Ec2Options, Settings, read_settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
-from celery_flame_ec2.notes import Left, Standing
+from celery_flame_ec2.notes import ENDINGS, LONGEST_REASON, Ended, Left, Standing
 from celery_flame_ec2.orders import AGAIN_AFTER, Order
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.policy import Demand, Failures, Fleet, Plan, Unknown, plan
@@ -382,3 +382,31 @@ def test_a_letter_says_where_metadata_are_where_that_is_not_what_ec2_has(
         environ={},
     )
     assert letter(deployment, deployment.pools[0], warm=False).metadata == expected
+
+
+def test_the_last_runners_that_ended_are_remembered_with_their_reasons_also_by_the_next_parent(
+    backend: ListBackend,
+) -> None:
+    pool = new_pool(backend)
+    for number in range(ENDINGS + 2):
+        runner = Runner(id=f"i-{number}", pool="video", launched_at=NOW)
+        word = Word(runner_id=runner.id, pool="video", owner="o", state=RunnerState.ENDING, reason="idle " * 99)
+        see(pool, [runner], {runner.id: word}, NOW + number, hears=True)
+        see(pool, [], {}, NOW + number, hears=True)
+    assert [ended.runner_id for ended in pool.endings] == [f"i-{number}" for number in range(2, ENDINGS + 2)]
+    assert pool.endings[-1] == Ended(
+        runner_id=f"i-{ENDINGS + 1}", reason=("idle " * 99)[:LONGEST_REASON], at=NOW + ENDINGS + 1
+    )
+    following = new_pool(backend)
+    following.adopt(Left(standings={"video": pool.standing}), NOW)
+    assert following.endings == pool.endings
+
+
+def test_why_a_runner_was_reaped_is_its_reason_whatever_it_said_itself(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    runner = Runner(id="i-1", pool="video", launched_at=NOW)
+    word = Word(runner_id="i-1", pool="video", owner="o", state=RunnerState.ENDING, reason="idle for 30 s")
+    see(pool, [runner], {"i-1": word}, NOW, hears=True)
+    pool.roster.reaped("i-1", "no word for 360 s")
+    see(pool, [], {}, NOW + 1, hears=True)
+    assert [ended.reason for ended in pool.endings] == ["reaped: no word for 360 s"]
