@@ -5,6 +5,7 @@ FlameError
 ├── LetterError         FLAME_PARENT cannot be read
 ├── DemandUnknown       the broker did not say how deep a queue is
 ├── BackendError        the compute backend did not answer, or refused
+│   ├── ListingPartial  runners could be listed in some places only
 │   ├── LaunchError     nothing was launched, and the reason is known
 │   └── LaunchUnclear   whether more was launched than is known of
 ├── LeaseError          another parent may be acting
@@ -15,7 +16,7 @@ FlameError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
@@ -52,6 +53,14 @@ class LaunchError(BackendError):
     def __init__(self, message: str, *, retry_in: float | None = None) -> None:
         self.retry_in = retry_in
         super().__init__(message)
+
+
+class ListingPartial(BackendError):
+    """Raised when runners could be listed in some places only: `runners` are these, `unknown` says why by pool."""
+
+    def __init__(self, *, runners: tuple[Any, ...], unknown: Mapping[str, str]) -> None:
+        self.runners, self.unknown = runners, unknown
+        super().__init__("; ".join(dict.fromkeys(unknown.values())))
 
 
 class LeaseError(FlameError):

@@ -36,6 +36,8 @@ class Pool:
     ) -> None:
         self.settings = settings
         self.roster = Roster(settings.name, visible_within=backend.visible_within)
+        #: Tells these settings from others: what failed with others may go well now.
+        self.fingerprint = _fingerprint(settings)
         self.plan: Plan | None = None
         #: Why of the last decision that changed something.
         self.news = ""
@@ -72,12 +74,6 @@ class Pool:
         return Standing(
             failures=self.roster.failures, decision=self.news, settings=self.fingerprint, endings=self.endings
         )
-
-    @property
-    def fingerprint(self) -> str:
-        """Tell these settings from others: what failed with others may go well now."""
-        fields = json.dumps(dataclasses.asdict(self.settings), sort_keys=True, default=str)
-        return hashlib.sha256(fields.encode()).hexdigest()
 
     def tell(self, now: float, *, hears: bool) -> None:
         """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
@@ -211,6 +207,11 @@ class Pool:
         if any(orders) and (before is None or orders != (before.cordon, before.uncordon)):
             return True
         return plan.held != (self.plan is not None and self.plan.held)
+
+
+def _fingerprint(settings: PoolSettings) -> str:
+    fields = json.dumps(dataclasses.asdict(settings), sort_keys=True, default=str)
+    return hashlib.sha256(fields.encode()).hexdigest()
 
 
 def _in_words(plan: Plan) -> str:

@@ -8,7 +8,7 @@ import importlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from celery import Celery
 from . import signals
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, ListingPartial, SettingsError
 from .holdings import open_holdings
 from .lease import Guarded, Lease
 from .notes import Notes
@@ -87,7 +87,8 @@ class Service:
         ]
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
-        self._listing: Unknown | None = Unknown(why="the runners were not listed yet")
+        #: Why it is unknown which runners a pool has, by its name.
+        self._unlisted = dict.fromkeys(self._names(), Unknown(why="the runners were not listed yet"))
         self._listed: tuple[Runner, ...] | None = None
         self._listed_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
@@ -136,12 +137,11 @@ class Service:
 
     def look(self) -> Mapping[str, Demand | Unknown]:
         """Measure queues and list runners; return each pool's demand by its name."""
-        self._listed = self._list(self._monotonic())
+        mine = self._list(self._monotonic())
         self._watch.catch_up()
         words = self._watch.words
-        mine = self._by_pool(self._listed)
         for pool in self.pools:
-            listed = None if mine is None else mine[pool.settings.name]
+            listed = mine.get(pool.settings.name)
             pool.look(listed, words, self._now(), hears=self._watch.hears)
         return self._demands()
 
@@ -151,8 +151,12 @@ class Service:
 
     @property
     def listing(self) -> Unknown | None:
-        """Why it is unknown which runners exist; None when it is known."""
-        return self._listing
+        """Why it is unknown which runners exist; None when it is known of all pools."""
+        return next(iter(self._unlisted.values()), None)
+
+    def unlisted(self, pool: str) -> Unknown | None:
+        """Why it is unknown which runners a pool has; None when it is known."""
+        return self._unlisted.get(pool)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the last round as plain values, for `celery inspect stats`; cheap, from any thread."""
@@ -202,7 +206,7 @@ class Service:
 
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
         pool.tell(self._now(), hears=self._watch.since is not None)
-        plan = pool.decide(demand, self._now(), listing=self._listing)
+        plan = pool.decide(demand, self._now(), listing=self.unlisted(pool.settings.name))
         if pool.act(plan, self._now()):
             self._listed_at = float("-inf")
 
@@ -265,28 +269,32 @@ class Service:
         self._watch.listen(INSTANT)  # so that they are heard from now on
         self._stop.wait(max(until - time.monotonic(), 0.0))
 
-    def _list(self, now: float) -> tuple[Runner, ...] | None:
-        """List the runners if the last listing is too old; None where there is nothing new."""
+    def _list(self, now: float) -> dict[str, list[Runner]]:
+        """List the runners, by pool, if the last listing is too old; a pool is left out where there is nothing new.
+
+        `_listed` are all runners where this listing is a complete one, else None.
+        """
+        self._listed = None
         if now - self._listed_at < self._listing_ttl():
-            return None
+            return {}
         self._listed_at = now
         try:
-            listed = self._backend.runners()
-        except BackendError as exc:
-            self._listing = Unknown(why=f"the runners cannot be listed: {exc}")
+            listed = self._listed = self._backend.runners()
+            unlisted: Mapping[str, str] = {}
+        except ListingPartial as exc:
+            listed, unlisted = exc.runners, exc.unknown
             self._complain("compute backend", exc)
-            return None
-        self._listing = self._complete()
-        self._watch.keep({runner.id for runner in listed} | self._known())
-        return listed
+        except BackendError as exc:
+            listed, unlisted = (), dict.fromkeys(self._names(), str(exc))
+            self._complain("compute backend", exc)
+        unknown = {name: Unknown(why=f"the runners cannot be listed: {why}") for name, why in unlisted.items()}
+        self._unlisted = {**self._complete(), **unknown}
+        if self._listed is not None:
+            self._watch.keep({runner.id for runner in listed} | self._known())
+        return _by_pool(listed, self._names() - unlisted.keys())
 
-    def _by_pool(self, listed: tuple[Runner, ...] | None) -> dict[str, list[Runner]] | None:
-        if listed is None:
-            return None
-        mine: dict[str, list[Runner]] = {pool.settings.name: [] for pool in self.pools}
-        for runner in listed:
-            mine.setdefault(runner.pool, []).append(runner)
-        return mine
+    def _names(self) -> set[str]:
+        return {pool.name for pool in self._settings.pools}
 
     def _listing_ttl(self) -> float:
         """Return for how long a listing may be trusted: shorter while a runner comes or goes, but not by much where
@@ -299,16 +307,17 @@ class Service:
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
 
-    def _complete(self) -> Unknown | None:
-        """Find out what the settings leave to the machines; return why that is unknown."""
-        try:
-            for pool in self.pools:
+    def _complete(self) -> dict[str, Unknown]:
+        """Find out what the settings leave to the machines; return why that is unknown, by pool."""
+        unknown: dict[str, Unknown] = {}
+        for pool in self.pools:
+            try:
                 if pool.settings.max_concurrency is None:
                     pool.settings = with_concurrency(pool.settings, self._backend)
-        except BackendError as exc:
-            self._complain("compute backend", exc)
-            return Unknown(why=f"how many tasks a runner takes is unknown: {exc}")
-        return None
+            except BackendError as exc:
+                self._complain("compute backend", exc)
+                unknown[pool.settings.name] = Unknown(why=f"how many tasks a runner takes is unknown: {exc}")
+        return unknown
 
     def _demands(self) -> Mapping[str, Demand | Unknown]:
         queues = [queue for pool in self.pools for queue in pool.settings.queues]
@@ -351,6 +360,14 @@ class Service:
         if text != before or now - at >= COMPLAIN_EVERY:
             self._complaints[about] = (text, now)
             logger.error("%s: %s", about, text, exc_info=None if isinstance(exc, FlameError) else exc)
+
+
+def _by_pool(runners: Iterable[Runner], names: Iterable[str]) -> dict[str, list[Runner]]:
+    found: dict[str, list[Runner]] = {name: [] for name in names}
+    for runner in runners:
+        if runner.pool in found:
+            found[runner.pool].append(runner)
+    return found
 
 
 def load_policy(path: str) -> Policy:

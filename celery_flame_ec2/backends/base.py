@@ -57,6 +57,7 @@ class Backend(abc.ABC):
         """List every runner of this owner that is not gone, whoever launched it.
 
         Raises:
+            ListingPartial: runners of some pools could be listed, and those of others not.
             BackendError: the listing failed or is incomplete.
         """
 

@@ -45,7 +45,9 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
     app: Celery = ctx.obj.app
     service, demands = look(app, settings_of(app))
     plans = {
-        pool.settings.name: pool.decide(demands[pool.settings.name], time.time(), listing=service.listing)
+        pool.settings.name: pool.decide(
+            demands[pool.settings.name], time.time(), listing=service.unlisted(pool.settings.name)
+        )
         for pool in service.pools
     }
     service.close()

@@ -11,7 +11,7 @@ from celery import Celery
 from kombu import Connection
 
 from celery_flame_ec2.config import Settings, read_settings
-from celery_flame_ec2.errors import BackendError
+from celery_flame_ec2.errors import BackendError, ListingPartial
 from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.presence import Word
@@ -266,3 +266,22 @@ def test_while_runners_come_a_listing_is_trusted_for_longer_the_more_there_are(b
         service.tick()
         work.clock.now += 1
     assert len(looked) == listings
+
+
+def test_a_place_that_cannot_be_listed_stops_its_own_pools_alone() -> None:
+    work = Deployed(min=1)
+    pools = {"video": {"queues": "v", "min": 1}, "audio": {"queues": "a", "min": 1}}
+    work.settings = deployment({name: {**pool, "max_concurrency": 1} for name, pool in pools.items()})
+    service, _, lease = work.parent()
+    work.runner("late", deadline=work.clock() - 500)
+
+    def partial() -> tuple[Runner, ...]:
+        found = tuple(work.backend.living)
+        raise ListingPartial(runners=found, unknown={"audio": "no region eu-centrall-1"})
+
+    work.backend.runners = partial  # type: ignore[method-assign]
+    work.rounds(service, 200, lease)
+    assert [runner.pool for runner in work.backend.living] == ["video"], "one more than min needs is not launched"
+    assert "late" in work.living, "an incomplete listing ends nobody"
+    assert service.unlisted("audio") == Unknown(why="the runners cannot be listed: no region eu-centrall-1")
+    assert service.unlisted("video") is None

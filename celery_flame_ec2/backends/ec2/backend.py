@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...config import PoolSettings, Settings
-from ...errors import BackendError
+from ...errors import BackendError, ListingPartial
 from ...parent import Parent
 from ...runner import Runner
 from ..base import Backend
@@ -79,17 +79,23 @@ class Ec2Backend(Backend):
         """List this owner's instances that are not terminated, whoever launched them.
 
         Raises:
-            BackendError: EC2 did not give every page.
+            ListingPartial: EC2 did not give every page in some of the places.
+            BackendError: it did in none.
         """
-        try:
-            found = self._found()
-        except Refused as exc:
-            if exc.refusal.meaning is not Meaning.CREDENTIALS:
-                raise
-            self._clients.renew()  # others may have put new ones where the SDK looks
-            found = self._found()
-        self._homes.listed({runner.id: place for runner, place in found}, self._ticks())
-        return tuple(runner for runner, _ in found)
+        found: dict[Place, tuple[Runner, ...]] = {}
+        unknown: dict[str, str] = {}
+        for pool in self._settings.pools:
+            try:
+                place = self._cookbook.place(pool.ec2)
+                if place not in found:
+                    found[place] = self._found(place)
+            except BackendError as exc:
+                unknown[pool.name] = str(exc)
+        listed = tuple(runner for runners in found.values() for runner in runners)
+        self._homes.listed({r.id: place for place, runners in found.items() for r in runners}, self._ticks())
+        if unknown:
+            raise ListingPartial(runners=listed, unknown=unknown) if found else BackendError(unknown.popitem()[1])
+        return listed
 
     def terminate(self, ids: Collection[str]) -> None:
         """End these instances at once.
@@ -131,9 +137,15 @@ class Ec2Backend(Backend):
     def _places(self) -> list[Place]:
         return list(dict.fromkeys(self._cookbook.place(pool.ec2) for pool in self._settings.pools))
 
-    def _found(self) -> list[tuple[Runner, Place]]:
+    def _found(self, place: Place) -> tuple[Runner, ...]:
         now = self._clock()
-        return [(runner_of(instance, now), place) for place in self._places() for instance in self._in(place)]
+        try:
+            return tuple(runner_of(instance, now) for instance in self._in(place))
+        except Refused as exc:
+            if exc.refusal.meaning is not Meaning.CREDENTIALS:
+                raise
+        self._clients.renew()  # others may have put new ones where the SDK looks
+        return tuple(runner_of(instance, now) for instance in self._in(place))
 
     def _in(self, place: Place) -> Iterator[dict[str, Any]]:
         """Yield what EC2 lists by tags, and of what was launched a moment ago what it tells by id: also whose end."""
