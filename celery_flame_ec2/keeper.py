@@ -43,8 +43,8 @@ class Times:
 
 
 class Keeper:
-    """Keeps one runner registered while it lives, from a thread of its own: what ends the runner never waits for it, and
-    the worker's loop only when it connects."""
+    """Keeps one runner registered while it lives, from a thread of its own: what ends the runner never waits for it,
+    and the worker's loop only when it connects."""
 
     def __init__(
         self,
