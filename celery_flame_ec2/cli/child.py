@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from celery import Celery
+from celery import Celery, signals
 from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_FAILURE
 
@@ -20,6 +21,8 @@ from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_
 
 #: Pools for which Celery patches the standard library where it finds them on the command line, and nowhere else.
 GREEN = ("gevent", "eventlet")
+#: What stands in a pool process's oom_score_adj, so that it goes before the worker when memory runs out.
+FIRST_TO_GO = "500"
 #: The place of a runner that no listing shows: only its silence tells that it is dead.
 UNLISTED = ""
 
@@ -62,6 +65,7 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     )
     app.steps["consumer"].update({KeeperStep, TerminatorStep})
     worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator, flame_keeper=keeper)
+    signals.worker_process_init.connect(_go_first)
     terminator.start()
     if notices is not None:
         notices.start()
@@ -74,6 +78,12 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     if terminator.gave_up:
         leave(worker.exitcode or EX_FAILURE)
     ctx.exit(worker.exitcode)
+
+
+def _go_first(**_: Any) -> None:
+    """Runs in each new pool process: without it the worker goes on, without the worker nothing ends in order."""
+    with contextlib.suppress(OSError):  # there is no such file on another system, and a container may forbid it
+        Path("/proc/self/oom_score_adj").write_text(FIRST_TO_GO)
 
 
 def place_of(letter: Parent, environ: Mapping[str, str]) -> str:

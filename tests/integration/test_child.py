@@ -231,3 +231,19 @@ def test_a_child_goes_on_where_the_broker_comes_back(tmp_path: Path) -> None:
             assert work.send("square", 3).get(timeout=30)["square"] == 9
             assert runner.ends() == 0
             assert "idle for 3 s" in runner.output
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="this system has no such choice")
+def test_a_pool_process_goes_before_its_worker_when_memory_runs_out(work: Deployment, tmp_path: Path) -> None:
+    released = tmp_path / "released"
+    work.send("hold", 0, str(released))
+    runner = child(work, letter())
+    wait_until(lambda: work.noted("holding"), what="the task running")
+
+    def score(pid: int | str) -> int:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+    processes = Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text().split()
+    assert max(score(pid) for pid in processes) == 500 > score(runner.pid)
+    released.touch()
+    assert runner.ends() == 0

@@ -173,6 +173,7 @@ def test_the_release_is_started_and_ended_as_its_unit_says() -> None:
     assert {"KillMode=mixed", "Restart=no", "SuccessAction=poweroff", "FailureAction=poweroff"} <= set(lines)
     assert not [line for line in lines if "%" in line or "{" in line]
     assert "[Install]" not in lines
+    assert {"OOMPolicy=continue", "OOMScoreAdjust=-500"} <= set(lines)  # a task that eats the memory does not end it
 
 
 @pytest.mark.parametrize(
