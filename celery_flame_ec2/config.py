@@ -19,6 +19,8 @@ PREFIX = "flame_"
 DAY = 86400.0
 #: Seconds, the largest boot_timeout there can be.
 LONGEST_BOOT = 3600.0
+#: Ports of Redis and RabbitMQ that a URL may name or not.
+USUAL_PORTS = (6379, 5671, 5672)
 #: What an instance cannot do without, and metadata or a launch template may bring.
 PLACE = ("image_id", "subnet_id", "security_group_id")
 LINK_LOCAL = "http://169.254.169.254/latest"
@@ -375,5 +377,6 @@ def _place(url: str) -> str:
 def _owner(app_name: str, broker_urls: tuple[str, ...], prefix: str) -> str:
     parts = urlsplit(broker_urls[0] if broker_urls else "")
     host = None if parts.scheme == "sqs" else parts.hostname
-    place = f"{host or parts.scheme}{parts.path}".rstrip("/")
+    port = f":{parts.port}" if host and parts.port not in (None, *USUAL_PORTS) else ""
+    place = f"{host or parts.scheme}{port}{parts.path}".rstrip("/")
     return re.sub(r"[^\w.:@/+-]", "-", "/".join(filter(None, (f"{app_name}@{place}", prefix))))[:128]

@@ -29,7 +29,10 @@ STOP_PATIENCE = 4.0
 
 
 class Store(Protocol):
-    """One thing that one parent at a time can have, and notes beside it. Used by one thread at a time."""
+    """One thing that one parent at a time can have, and notes beside it.
+
+    Notes are read and written by one thread, and the thing itself is taken and given up by another.
+    """
 
     #: In words for the log.
     place: str
@@ -74,7 +77,6 @@ class Lease:
 
     def __init__(self, store: Store | None = None, *, clock: Callable[[], float] | None = None) -> None:
         self._store = store
-        self._asking = threading.Lock()  # the lease is renewed by a thread of its own
         #: In words, for a log.
         self.place = store.place if store else "no lease"
         self._clock = clock or _since_boot
@@ -96,8 +98,7 @@ class Lease:
             return True
         sent = self._clock()
         try:
-            with self._asking:
-                taken = self._store.take()
+            taken = self._store.take()
             if taken and not self.holds():
                 self.term += 1  # before it is held again, so that no old term is ever taken for held
             self._good_until = sent + self._store.good_for if taken else float("-inf")
@@ -114,8 +115,7 @@ class Lease:
         if self._store is None or not held:
             return
         try:
-            with self._asking:
-                self._store.give_up()
+            self._store.give_up()
         except LeaseError as exc:
             logger.warning("the lease will be free in %g s, not at once: %s", TTL, exc)
 
@@ -125,10 +125,7 @@ class Lease:
         Raises:
             LeaseError: the store did not answer.
         """
-        if self._store is None:
-            return {}
-        with self._asking:
-            return self._store.notes()
+        return {} if self._store is None else self._store.notes()
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         """Note something for the next holder, or take a note away; see `Store.note`.
@@ -139,8 +136,7 @@ class Lease:
         if not self.holds():
             raise LeaseError("nothing is noted: this parent does not hold the lease")
         if self._store is not None:
-            with self._asking:
-                self._store.note(changes)
+            self._store.note(changes)
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:

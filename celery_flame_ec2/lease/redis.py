@@ -16,12 +16,15 @@ from .base import MARGIN, TTL, new_holder
 #: Seconds after its last change for which a deployment's notes are kept: those of one that is no more shall not stay.
 NOTES_TTL = 7 * 86400
 READ = "return redis.call('HGETALL', KEYS[1])"
-#: Arguments: time to live, how many words to write (names and texts in turn), these, names to take away.
+#: Keys: the notes, the lease. Arguments: its holder, time to live, how many words to write (names and texts in turn),
+#: these, names to take away. A parent that was stopped on its way here, and holds the lease no more, writes nothing.
 WRITE = """
-local last = 2 + tonumber(ARGV[2])
-for at = 3, last, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+local last = 3 + tonumber(ARGV[3])
+for at = 4, last, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
 for at = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
-redis.call('EXPIRE', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[1], ARGV[2])
+return 1
 """
 
 
@@ -35,6 +38,7 @@ class RedisStore:
 
     def __init__(self, connection: Connection, owner: str) -> None:
         self._connection: Any = connection
+        self._aside: Any = connection.clone()  # notes are not written by the thread that renews the lease
         self._key, self._notes = f"flame:lease:{owner}", f"flame:notes:{owner}"
         self._holder = new_holder()
         self._lock: Any = None
@@ -65,14 +69,19 @@ class RedisStore:
     def note(self, changes: Mapping[str, str | None]) -> None:
         written = [word for name, text in changes.items() if text is not None for word in (name, text)]
         gone = [name for name, text in changes.items() if text is None]
-        self._run(WRITE, NOTES_TTL, len(written), *written, *gone)
+        if not self._run(WRITE, self._holder, NOTES_TTL, len(written), *written, *gone):
+            raise LeaseError(f"{self.place}: nothing is noted: another parent holds the lease")
 
     def _run(self, script: str, *words: str | int) -> Any:
-        """Run a script on the notes' key: of all commands on a hash only scripts get the prefix of the app's keys."""
+        """Run a script on notes and lease: of the commands on a hash only scripts get the prefix of the app's keys."""
         try:
-            return channel(self._connection).client.register_script(script)(keys=[self._notes], args=words)
+            opened = channel(self._aside)
+            # kombu prefixes the first key of a script alone
+            keys = [self._notes, f"{opened.global_keyprefix}{self._key}"]
+            return opened.client.register_script(script)(keys=keys, args=words)
         except (RedisError, KombuError, OSError) as exc:
-            raise self._trouble(exc) from exc
+            drop(self._aside)
+            raise LeaseError(f"{self.place}: {cause(exc, self._aside)}") from exc
 
     def _renew(self) -> bool:
         try:

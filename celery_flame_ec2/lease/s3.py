@@ -42,6 +42,9 @@ class S3Store:
         self._holder = new_holder()
         self._ours: str | None = None
         self._seen: tuple[str, float] = ("", float("inf"))
+        self._noted: tuple[str, dict[str, str]] | None = (
+            None  #: the notes' ETag and what they are, as this parent knows
+        )
         self._client: Any = _client(region, endpoint)
         self.place = url
 
@@ -61,17 +64,25 @@ class S3Store:
 
     def notes(self) -> dict[str, str]:
         answer = self._ask("get_object", self._beside, but=_MISSING)
-        try:
-            return {} if answer is None else {str(name): str(text) for name, text in json.loads(answer[1]).items()}
-        except (AttributeError, ValueError) as exc:
-            raise LeaseError(f"{self.place}.notes is not what a parent writes: {exc}") from exc
+        self._noted = (answer[0], _notes(answer[1], self.place)) if answer else ("", {})
+        return dict(self._noted[1])
 
     def note(self, changes: Mapping[str, str | None]) -> None:
-        kept = {name: text for name, text in {**self.notes(), **changes}.items() if text is not None}
-        if kept:
-            self._ask("put_object", self._beside, Body=json.dumps(kept).encode())
-        else:
-            self._ask("delete_object", self._beside)
+        if self._noted is None:
+            self.notes()
+        etag, before = self._noted or ("", {})
+        self._noted = None  # until it is known what came of this
+        kept = {name: text for name, text in {**before, **changes}.items() if text is not None}
+        answer = self._put_notes(kept, etag)
+        if answer is None:
+            raise LeaseError(f"{self.place}: nothing is noted: another parent wrote its notes meanwhile")
+        self._noted = (answer[0], kept)
+
+    def _put_notes(self, kept: Mapping[str, str], etag: str) -> tuple[str, bytes] | None:
+        if etag and not kept:
+            return self._ask("delete_object", self._beside, but=_LOST, IfMatch=etag)
+        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+        return self._ask("put_object", self._beside, but=_LOST, Body=json.dumps(kept).encode(), **condition)
 
     def _opening(self) -> dict[str, str] | None:
         """Return the condition under which the lease can be had now; None while another's is good."""
@@ -106,6 +117,13 @@ class S3Store:
             raise LeaseError(f"{self.place}: {_advice(code)}{exc}") from exc
         except BotoCoreError as exc:
             raise LeaseError(f"{self.place}: {exc}") from exc
+
+
+def _notes(body: bytes, place: str) -> dict[str, str]:
+    try:
+        return {str(name): str(text) for name, text in json.loads(body).items()}
+    except (AttributeError, ValueError) as exc:
+        raise LeaseError(f"{place}.notes is not what a parent writes: {exc}") from exc
 
 
 def _client(region: str | None, endpoint: str | None) -> Any:

@@ -152,13 +152,19 @@ def lease_in(url: str, **conf: Any) -> Lease:
 
 
 def notes_must_pass_between(holder: Lease, other: Lease) -> None:
+    """And a parent that holds the lease no more, though it thinks so, writes none."""
     holder.note({"launch:t1": "1", "pool:video": "ü"})
     assert other.notes() == {"launch:t1": "1", "pool:video": "ü"}
     holder.note({"launch:t1": None, "launch:t2": "2"})
     holder.release()
     assert other.renew()
     assert other.notes() == {"pool:video": "ü", "launch:t2": "2"}
-    other.note({"pool:video": None, "launch:t2": None})
+    other.note({"leader": "the other"})  # as every parent does that takes over
+    holder._good_until = float("inf")
+    with pytest.raises(LeaseError, match="nothing is noted"):
+        holder.note({"launch:t2": None})
+    holder._good_until = float("-inf")
+    other.note({"pool:video": None, "launch:t2": None, "leader": None})
     assert holder.notes() == {}
     other.release()
     assert holder.renew()
