@@ -66,6 +66,8 @@ def send(app: Celery, connection: Connection, order: Order, *, queues: Iterable[
     """
     if trouble := unavailable(app, connection):
         raise OrderError(trouble)
+    if not nodes:  # to Celery that means all workers there are
+        return
     mailbox = app.control.mailbox
     try:
         # Celery's own way publishes over the app's pool and tries for ever.
