@@ -73,6 +73,30 @@ def say(dispatcher: Dispatcher, word: Word) -> None:
     )
 
 
+class Voice:
+    """A runner's way to be heard while a task keeps its worker's loop from speaking, as in a solo pool."""
+
+    def __init__(self, connect: Callable[[], Connection], dispatcher: Callable[..., Dispatcher]) -> None:
+        """Make a voice; `dispatcher` makes one of Celery's for a connection. Nothing is connected yet."""
+        self._connect, self._dispatcher = connect, dispatcher
+        self._connection: Connection | None = None
+
+    def say(self, word: Word) -> None:
+        """Say it over an own connection; never raises when the broker is away."""
+        try:
+            self._connection = self._connection or self._connect()
+            say(self._dispatcher(self._connection, channel=channel(self._connection)), word)
+        except Exception as exc:  # noqa: BLE001  whatever a transport raises, the next word connects anew
+            logger.debug("a word was not said: %s", type(exc).__name__)
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the connection; a later word connects anew."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.release()
+
+
 class Presence:
     """Hears one owner's runners over worker events, on a connection of its own.
 

@@ -19,7 +19,7 @@ from celery.worker.consumer.tasks import Tasks
 from .lifetime import Ending, Vitals, drain_until, reason_to_end
 from .notices import Notice
 from .parent import Parent
-from .presence import BEAT, REPEAT, Word, say
+from .presence import BEAT, REPEAT, Voice, Word, say
 from .runner import RunnerState
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ TICK = 0.25
 #: Seconds between the broker's word that consuming stopped and the look for work that slipped in: a message that was
 #: on its way then has arrived.
 LOOK_AGAIN = 0.5
+#: Seconds after which the worker's loop is too busy to speak.
+SPEAK_UP = 1.6 * REPEAT
 #: Seconds the worker gets to leave after its tasks were given up: what runs in a thread cannot be cut off.
 LEAVE_AFTER = 5.0
 
@@ -55,6 +57,7 @@ class Terminator:
         *,
         hello_file: Path | None = None,
         notice: Callable[[], Notice] = Notice,
+        voice: Voice | None = None,
         leave: Callable[[], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -63,7 +66,7 @@ class Terminator:
         self._letter = letter
         self._runner_id = runner_id
         self._hello_file = hello_file
-        self._notice, self._leave = notice, leave
+        self._notice, self._leave, self._voice = notice, leave, voice
         self._told = ""
         self._gave_up_at: float | None = None
         self._clock = clock
@@ -79,6 +82,7 @@ class Terminator:
         self._drain_began_at = 0.0
         self._last_beat = float("-inf")
         self._said: Word | None = None
+        self._said_at = self._started_at
         self._over = threading.Event()
         self._thread = threading.Thread(target=self.run, name="flame-terminator", daemon=True)
 
@@ -104,6 +108,8 @@ class Terminator:
         """Stop watching: the worker is over."""
         self._over.set()
         self._thread.join(timeout=10 * TICK)
+        if self._voice is not None:
+            self._voice.close()
 
     def run(self) -> None:
         """Look at the worker again and again until it is over."""
@@ -138,6 +144,7 @@ class Terminator:
         if self._consumer is not None and now - self._last_beat >= (BEAT if self._has_news() else REPEAT):
             self._last_beat = now
             self._consumer.call_soon(self._say, self._consumer)
+        self._speak_up(now)
 
     def _notice_quiet(self, held: int, now: float) -> None:
         taken = state.all_total_count[0]
@@ -212,8 +219,15 @@ class Terminator:
 
     def _say(self, consumer: Any) -> None:
         if consumer.event_dispatcher is not None:
-            self._said = self._word()
+            self._said, self._said_at = self._word(), self._clock()
             say(consumer.event_dispatcher, self._said)
+
+    def _speak_up(self, now: float) -> None:
+        """Speak for the worker's loop where a task keeps it busy: a runner that is not heard is taken for dead."""
+        if self._voice is None or self._consumer is None or now - self._said_at < SPEAK_UP:
+            return
+        self._said, self._said_at = self._word(), now
+        self._voice.say(self._said)
 
     def _has_news(self) -> bool:
         """Tell whether its last word is not true any more; that a busy runner took more tasks is no news."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import socket
@@ -16,13 +17,17 @@ from celery import Celery, signals
 from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_FAILURE
 
+from ..broker import open_connection
 from ..errors import LetterError
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
+from ..presence import Voice
 
 #: Pools for which Celery patches the standard library where it finds them on the command line, and nowhere else.
 GREEN = ("gevent", "eventlet")
 #: What stands in a pool process's oom_score_adj, so that it goes before the worker when memory runs out.
 FIRST_TO_GO = "500"
+#: Seconds any one wait for the broker may last for a word that the worker's loop is too busy to say.
+VOICE_TIMEOUT = 2.0
 #: The place of a runner that no listing shows: only its silence tells that it is dead.
 UNLISTED = ""
 
@@ -62,6 +67,7 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
         hello_file=Path(hello) if hello else None,
         notice=notices.notice if notices is not None else Notice,
         leave=leave,
+        voice=_voice(app, runner_id),
     )
     app.steps["consumer"].update({KeeperStep, TerminatorStep})
     worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator, flame_keeper=keeper)
@@ -91,6 +97,18 @@ def place_of(letter: Parent, environ: Mapping[str, str]) -> str:
     return environ.get(PLACE_VARIABLE, letter.backend) if environ.get(RUNNER_ID_VARIABLE) else UNLISTED
 
 
+def node_name(runner_id: str) -> str:
+    """Return the name of a runner's worker."""
+    return f"flame-{runner_id}@{socket.gethostname()}"
+
+
+def _voice(app: Celery, runner_id: str) -> Voice:
+    return Voice(
+        functools.partial(open_connection, app, timeout=VOICE_TIMEOUT),
+        functools.partial(app.events.Dispatcher, hostname=node_name(runner_id), groups={"worker"}),
+    )
+
+
 def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:
     """Return what the child's worker is made with: safe settings for one of many, then the pool's `worker_options`.
 
@@ -105,7 +123,7 @@ def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:
         "without_gossip": True,
         "without_mingle": True,
         **letter.worker_options,
-        "hostname": f"flame-{runner_id}@{socket.gethostname()}",
+        "hostname": node_name(runner_id),
         "queues": list(letter.queues),
         "concurrency": letter.concurrency,
     }

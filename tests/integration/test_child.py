@@ -125,6 +125,19 @@ def test_a_child_without_a_letter_is_refused(work: Deployment) -> None:
     assert "FLAME_PARENT is not set" in one_line_error(work.run("flame", "child"))
 
 
+def test_a_task_that_keeps_the_workers_loop_busy_does_not_keep_the_runner_from_speaking(
+    broker: str, tmp_path: Path
+) -> None:
+    released = tmp_path / "released"
+    with Deployment(tmp_path, broker) as work, heard(work.client) as so_far:
+        child(work, letter(options={"pool": "solo"}, idle_shutdown_after=60.0))
+        work.send("hold", 1, str(released))
+        wait_until(lambda: work.noted("holding"), what="the task")
+        wait_until(lambda: [e for e in so_far() if e["active"] == 1], what="two words while it runs", timeout=40)
+        released.touch()
+        wait_until(lambda: work.noted("held"), what="its end")
+
+
 def test_max_lifetime_ends_a_busy_child_and_leaves_the_rest_in_the_queue(work: Deployment, tmp_path: Path) -> None:
     released = tmp_path / "released"
     for number in range(6):

@@ -13,8 +13,8 @@ from celery.worker import state
 from celery_flame_ec2.lifetime import NOTICE_MARGIN
 from celery_flame_ec2.notices import Notice
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.presence import BEAT, EVENT, REPEAT
-from celery_flame_ec2.runner import Limits
+from celery_flame_ec2.presence import BEAT, EVENT, REPEAT, Word
+from celery_flame_ec2.runner import Limits, RunnerState
 from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, Phase, Terminator
 
 IDLE, SHUTDOWN = 30.0, 10.0
@@ -349,3 +349,31 @@ def test_a_notice_in_the_middle_of_a_drain_shortens_it(clock: Clock) -> None:
     at(watcher, clock, 1)
     assert watcher.gave_up
     assert request in state.reserved_requests
+
+
+class Megaphone:
+    """Where a runner speaks when its worker's loop does not."""
+
+    def __init__(self) -> None:
+        self.words: list[Word] = []
+
+    def say(self, word: Word) -> None:
+        self.words.append(word)
+
+    def close(self) -> None: ...
+
+
+def test_while_a_task_keeps_the_workers_loop_busy_the_runner_speaks_by_itself(clock: Clock, consumer: Consumer) -> None:
+    letter, megaphone = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=1), Megaphone()
+    watcher = Terminator(letter, "r1", voice=megaphone, clock=clock)  # type: ignore[arg-type]
+    watcher.attach(consumer)
+    watcher._on_ready()
+    at(watcher, clock, 6)
+    assert megaphone.words == [], "the loop speaks"
+    consumer.call_soon = lambda *_: None  # type: ignore[method-assign]
+    busy = hold()
+    for _ in range(40):
+        at(watcher, clock, 1)
+    assert busy in state.reserved_requests
+    assert 4 <= len(megaphone.words) <= 6
+    assert {(word.state, word.active) for word in megaphone.words} == {(RunnerState.UP, 1)}
