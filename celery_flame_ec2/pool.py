@@ -131,9 +131,7 @@ class Pool:
 
     def _ask_again(self, plan: Plan, now: float) -> bool:
         """Ask for what came of launches that were not answered, while they are still wanted; True where one was due."""
-        if plan.wanted is None or plan.wanted <= self.fleet(now).count(*CAPACITY):
-            return False
-        due = self.roster.unanswered(now)
+        due = self._due_again(plan, now)
         for held in due:
             try:
                 runners = self._backend.ask_again(held.launch.token)
@@ -146,6 +144,16 @@ class Pool:
             else:
                 self._answered(held, runners, now)
         return bool(due)
+
+    def _due_again(self, plan: Plan, now: float) -> list[Open]:
+        """Return the open launches to ask for again: were they never sent, they would bring no more than is wanted."""
+        missing = 0 if plan.wanted is None else plan.wanted - self.fleet(now).count(*CAPACITY)
+        due: list[Open] = []
+        for held in self.roster.unanswered(now):
+            if held.unseen <= missing:
+                missing -= held.unseen
+                due.append(held)
+        return due
 
     def _answered(self, held: Open, runners: tuple[Runner, ...] | None, now: float) -> None:
         if runners is None:

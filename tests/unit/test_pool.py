@@ -202,6 +202,17 @@ def test_an_unanswered_launch_is_asked_for_again_while_it_is_wanted(backend: Lis
     assert [runner.id for runner in pool.roster.runners] == ["late"]
 
 
+def test_only_as_many_open_launches_are_asked_for_again_as_are_wanted_still(backend: ListBackend) -> None:
+    pool, asked = new_pool(backend), []
+    for token, count in (("two", 2), ("one", 1)):
+        open_launch = Launch(token=token, pool="video", count=count)
+        launching(pool, backend, open_launch, LaunchUnclear("no answer", tokens=(token,)))
+        pool.roster.failures = Failures()
+    backend.ask_again = lambda token: asked.append(token) or ()  # type: ignore[func-returns-value,method-assign,assignment]
+    do_round(pool, Demand(waiting=8), NOW + 2)
+    assert asked == ["two"]
+
+
 def test_a_policy_of_the_users_own_cannot_pass_max(backend: ListBackend) -> None:
     greedy = planned(backend, Plan(launch=99, reason="more"), max=3)
     do_round(greedy, Demand(waiting=0))
