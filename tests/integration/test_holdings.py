@@ -202,8 +202,8 @@ def test_a_runner_that_is_listed_or_may_not_be_listed_yet_keeps_what_it_holds(ap
     send(app, 1)
     die_holding(app, "runner")
     salvage = Salvage(opened(app))
-    salvage.look(listing("runner"))
     salvage.look(listing(visible_within=60.0))
+    salvage.look(listing("runner"))
     salvage.look(listing(age=60.0))
     salvage.look()
     assert waiting(app) == []
