@@ -267,7 +267,7 @@ def test_a_file_passes_between_parents_with_its_notes(tmp_path: Path) -> None:
     lease.release()
     assert Lease(FileStore(tmp_path / "owner.lease")).notes() == {"b": "ü"}
     (tmp_path / "owner.lease.notes").write_text("no json")
-    with pytest.raises(LeaseError, match="owner.lease.notes"):
+    with pytest.raises(LeaseError, match=r"owner\.lease\.notes"):
         lease.notes()
 
 
