@@ -37,8 +37,9 @@ logger = logging.getLogger(__name__)
 COMPLAIN_EVERY = 60.0
 #: Seconds a listing may be trusted while a runner boots or ends: a failed boot, or room below max, is seen soon.
 CHANGING_TTL = 2.0
-#: The same for each runner that is listed: to read them costs a hundredth of that.
-LISTED_TTL = 0.01
+#: The same for each runner that is listed, and twice that in a steady fleet: to read one costs a hundredth of it. At
+#: most the second number.
+LISTED_TTL, LONGEST_TTL = 0.01, 30.0
 #: What a runner may have been told whose pool the settings do not name any more: as long as they allow.
 STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
 
@@ -297,12 +298,12 @@ class Service:
         return {pool.name for pool in self._settings.pools}
 
     def _listing_ttl(self) -> float:
-        """Return for how long a listing may be trusted: shorter while a runner comes or goes, but not by much where
-        there are so many that some always do."""
+        """Return for how long a listing may be trusted: shorter while a runner comes or goes, longer the more there are."""
         states = [runner.state for pool in self.pools for runner in pool.roster.runners]
-        steady = all(state is RunnerState.UP for state in states)
-        changing_ttl = max(CHANGING_TTL, LISTED_TTL * len(states))
-        return self._backend.listing_ttl if steady else min(self._backend.listing_ttl, changing_ttl)
+        steady_ttl = max(self._backend.listing_ttl, min(LONGEST_TTL, 2 * LISTED_TTL * len(states)))
+        if all(state is RunnerState.UP for state in states):
+            return steady_ttl
+        return min(steady_ttl, max(CHANGING_TTL, LISTED_TTL * len(states)))
 
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
