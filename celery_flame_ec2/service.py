@@ -298,7 +298,7 @@ class Service:
         return {pool.name for pool in self._settings.pools}
 
     def _listing_ttl(self) -> float:
-        """Return for how long a listing may be trusted: shorter while a runner comes or goes, longer the more there are."""
+        """Return for how long a listing is trusted: shorter while a runner comes or goes, longer the more there are."""
         states = [runner.state for pool in self.pools for runner in pool.roster.runners]
         steady_ttl = max(self._backend.listing_ttl, min(LONGEST_TTL, 2 * LISTED_TTL * len(states)))
         if all(state is RunnerState.UP for state in states):
