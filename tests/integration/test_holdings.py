@@ -412,9 +412,9 @@ def test_a_dead_machines_tasks_are_redelivered_by_rabbitmq_itself(
         parent = work.start("parent", "flame", "serve")
         for number in range(4):
             work.send("hold", number, str(released), queue=queue)
-        ((name, pid),) = work.has_runners(1).items()
+        parent.says(" is up, ")
+        ((_, pid),) = work.has_runners(1).items()
         wait_until(lambda: len(work.noted("holding")) == 2, what="two tasks running")
         os.killpg(pid, signal.SIGKILL)
         released.touch()
-        parent.says(f"{name} ended")
         wait_until(lambda: work.numbers("held") == [0, 1, 2, 3], what="all tasks done")
