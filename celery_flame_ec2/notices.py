@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from .config import Ec2Options
 from .errors import MetadataError
@@ -50,7 +51,7 @@ class Notices:
         self._silent = False
         self._thread = threading.Thread(target=self.run, name="flame-notices", daemon=True)
 
-    def start(self) -> None:
+    def start(self, **_: Any) -> None:
         """Begin to ask; ends with the process, or when nothing more can be announced."""
         self._thread.start()
 

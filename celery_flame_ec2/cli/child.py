@@ -74,7 +74,8 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     signals.worker_process_init.connect(_go_first)
     terminator.start()
     if notices is not None:
-        notices.start()
+        # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
+        signals.worker_ready.connect(notices.start)
     try:
         worker.start()
     finally:
