@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from .errors import LeaseError
 from .lease import Lease
 from .policy import Failures
 from .runner import Launch
@@ -113,7 +114,12 @@ class Notes:
     def _write(self, changes: Mapping[str, str | None]) -> None:
         if not changes:
             return
-        self._lease.note(changes)
+        try:
+            self._lease.note(changes)
+        except LeaseError:  # it may have been written all the same: then it is to be taken away, or told again
+            self._left.update((name, "") for name, text in changes.items() if text is not None)
+            self._standings = {}
+            raise
         for name, text in changes.items():
             if text is None:
                 self._left.pop(name, None)

@@ -12,6 +12,8 @@ from .runner import Limits, Runner, RunnerState
 DEADLINE_GRACE = 60.0
 #: Seconds between the two looks that what is merely unknown needs: listings and words may lag.
 SECOND_LOOK = 60.0
+#: The same where only words may be missing: longer than a connection may stand and bring none before that is noticed.
+DEAF_FOR = 20.0
 #: Seconds in which a runner that is up takes none of the tasks that wait, before it is replaced.
 STALLED_AFTER = 60.0
 #: Seconds of silence, beside its `shutdown_timeout`, after which a runner that did speak must have ended itself.
@@ -126,7 +128,7 @@ def _suspicion(sight: Sight, first_seen: float, now: float) -> _Suspicion | None
     silent = now - max(first_seen, sight.since, heard_at or first_seen)
     if heard_at is None and silent > limits.boot_timeout:
         kind = f"no hello within boot_timeout ({limits.boot_timeout:g} s)"
-        return _Suspicion(kind=kind, since=now, patience=0.0 if sight.ours else SECOND_LOOK)
+        return _Suspicion(kind=kind, since=now, patience=DEAF_FOR if sight.ours else SECOND_LOOK)
     if heard_at is not None and silent > LOST_AFTER + limits.shutdown_timeout:
         kind = f"no word for {LOST_AFTER + limits.shutdown_timeout:g} s"
         return _Suspicion(kind=kind, since=now, patience=SECOND_LOOK)

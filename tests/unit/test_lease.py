@@ -39,7 +39,7 @@ class Cell:
 
 
 class CellStore:
-    """One parent's way to the cell; `meet` is what happens while a request is under way."""
+    """One parent's way to the cell; `meet` is what happens while it is taken, `written` once a note is written."""
 
     place = "a cell"
     good_for = TTL - MARGIN
@@ -47,6 +47,7 @@ class CellStore:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.meet: Callable[[], None] = lambda: None
+        self.written: Callable[[], None] = lambda: None
 
     def take(self) -> bool:
         cell = self.cell
@@ -66,6 +67,7 @@ class CellStore:
     def note(self, changes: Mapping[str, str | None]) -> None:
         kept = {**self.cell.notes, **changes}
         self.cell.notes = {name: text for name, text in kept.items() if text is not None}
+        self.written()
 
 
 @pytest.fixture

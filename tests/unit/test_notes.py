@@ -60,6 +60,25 @@ def test_what_the_parent_before_left_in_flight_is_taken_away_by_the_next(cell: C
     assert not [name for name in cell.notes if name.startswith(LAUNCH)]
 
 
+def test_what_was_written_although_the_answer_got_lost_is_taken_away(cell: Cell) -> None:
+    lease, store = parent(cell)
+    lease.renew()
+    first = Notes(lease)
+    store.written = lost
+    with pytest.raises(LeaseError):
+        first.announce(ONE)
+    with pytest.raises(LeaseError):
+        first.keep({"t1"}, {"video": BROKEN})
+    store.written = lambda: None
+    first.keep(set(), {"video": Standing()})
+    left = notes(cell).read()
+    assert (left.launches, dict(left.standings)) == ((), {"video": Standing()})
+
+
+def lost() -> None:
+    raise LeaseError("no answer")
+
+
 def test_nothing_is_written_while_nothing_changes(cell: Cell) -> None:
     first = notes(cell)
     first.keep(set(), {"video": BROKEN})

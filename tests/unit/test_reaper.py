@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_flame_ec2.reaper import AGAIN_AFTER, FEW, LOST_AFTER, SECOND_LOOK, STALLED_AFTER, Reaper, Sight
+from celery_flame_ec2.reaper import AGAIN_AFTER, DEAF_FOR, FEW, LOST_AFTER, SECOND_LOOK, STALLED_AFTER, Reaper, Sight
 from celery_flame_ec2.runner import Limits, Runner, RunnerState
 
 NOW = 1_000_000.0
@@ -60,7 +60,9 @@ MUTE = {"heard_at": None}
 @pytest.mark.parametrize(
     ("seen", "seconds"),
     [
-        pytest.param(sight(state=BOOTING, ours=True, **MUTE), LIMITS.boot_timeout, id="ours that never spoke"),
+        pytest.param(
+            sight(state=BOOTING, ours=True, **MUTE), LIMITS.boot_timeout + DEAF_FOR, id="ours that never spoke"
+        ),
         pytest.param(sight(state=BOOTING, **MUTE), LIMITS.boot_timeout + SECOND_LOOK, id="another's that never spoke"),
         pytest.param(sight(waits=True), STALLED_AFTER, id="one that takes no work"),
     ],
@@ -90,7 +92,15 @@ def test_where_words_do_not_arrive_silence_says_nothing(seen: Sight) -> None:
 
 def test_silence_counts_from_when_words_began_to_arrive() -> None:
     reaper, late = Reaper(), sight(state=BOOTING, ours=True, heard_at=None, since=NOW + 500)
-    assert [after for after in range(0, 700, 10) if reasons(reaper, late, after=after)] == [630, 660, 690]
+    assert [after for after in range(0, 700, 10) if reasons(reaper, late, after=after)] == [650, 680]
+
+
+def test_where_it_is_noticed_a_moment_later_that_no_words_came_nobody_is_ended() -> None:
+    reaper, hushed = Reaper(), sight(state=BOOTING, ours=True, heard_at=None)
+    for after in (0, 121, 121 + DEAF_FOR - 5):
+        assert reasons(reaper, hushed, after=after) == []
+    assert reasons(reaper, dataclasses.replace(hushed, since=None), after=121 + DEAF_FOR) == []
+    assert reasons(reaper, dataclasses.replace(hushed, since=NOW + 150), after=151) == []
 
 
 def test_an_old_word_does_not_say_that_a_runner_takes_no_work() -> None:
@@ -103,7 +113,8 @@ def test_the_clock_of_ec2_does_not_matter_to_how_long_a_boot_takes() -> None:
     skewed = sight(state=BOOTING, ours=True, heard_at=None, runner={"launched_at": NOW - 5000})
     assert reasons(reaper, skewed) == []
     assert reasons(reaper, skewed, after=119) == []
-    assert len(reasons(reaper, skewed, after=121)) == 1
+    assert reasons(reaper, skewed, after=121) == []
+    assert len(reasons(reaper, skewed, after=121 + DEAF_FOR)) == 1
 
 
 @pytest.mark.parametrize(
@@ -133,16 +144,18 @@ def test_a_mistake_about_all_of_them_does_not_end_all_of_them() -> None:
     reaper = Reaper()
     silent = [sight(f"i-{number}", BOOTING, ours=True, heard_at=None) for number in range(100)]
     assert reasons(reaper, *silent) == []
-    assert len(reasons(reaper, *silent, after=121)) == 25
-    assert reasons(reaper, *silent, after=131) == []
-    assert len(reasons(reaper, *silent, after=121 + SECOND_LOOK)) == 25
+    assert reasons(reaper, *silent, after=121) == []
+    assert len(reasons(reaper, *silent, after=141)) == 25
+    assert reasons(reaper, *silent, after=151) == []
+    assert len(reasons(reaper, *silent, after=141 + SECOND_LOOK)) == 25
 
 
 def test_a_few_may_be_ended_together() -> None:
     reaper = Reaper()
     silent = [sight(f"i-{number}", BOOTING, ours=True, heard_at=None) for number in range(FEW)]
-    reasons(reaper, *silent)
-    assert len(reasons(reaper, *silent, after=121)) == FEW
+    for after in (0, 121):
+        assert reasons(reaper, *silent, after=after) == []
+    assert len(reasons(reaper, *silent, after=121 + DEAF_FOR)) == FEW
 
 
 def test_what_is_certain_has_no_bound() -> None:
