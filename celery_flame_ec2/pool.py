@@ -122,12 +122,12 @@ class Pool:
             self.roster.answered(self.roster.open_tokens - before)
             self._fail(str(exc), now, pause=exc.retry_in)
         except LaunchUnclear as exc:
-            self.roster.answered(self.roster.open_tokens - before - set(exc.tokens))
             self._count(exc.launched, reason, now)
+            self.roster.answered(self.roster.open_tokens - before - set(exc.tokens))
             self._fail(str(exc), now)
         else:
-            self.roster.answered(self.roster.open_tokens - before)
             self._count(runners, reason, now)
+            self.roster.answered(self.roster.open_tokens - before)
 
     def _ask_again(self, plan: Plan, now: float) -> bool:
         """Ask for what came of launches that were not answered, while they are still wanted; True where one was due."""
@@ -159,8 +159,8 @@ class Pool:
         if runners is None:
             self.roster.asked(held.launch, held.asked_at, tries=0)  # never sent, or by another: it counts for its while
             return
-        self.roster.answered([held.launch.token])
         self._count(runners, "the answer to a launch before", now)
+        self.roster.answered([held.launch.token])
 
     def _count(self, runners: tuple[Runner, ...], reason: str, now: float) -> None:
         fresh = self.roster.launched(runners, now)

@@ -92,11 +92,16 @@ class Roster:
         return frozenset(self._open)
 
     def launched(self, runners: Iterable[Runner], now: float) -> tuple[Runner, ...]:
-        """Count runners that were just launched, until a listing shows them; return those that are new."""
+        """Count runners that were just launched, until a listing shows them; return those that are new.
+
+        To be told before their launch is `answered`.
+        """
         here = {runner.id for runner in self.runners}
         fresh = tuple(runner for runner in runners if runner.id not in here)
         self._launched |= {runner.id: runner for runner in fresh}
-        self._launched_at |= {runner.id: now for runner in fresh}
+        # `now` may be from before a long round of requests: a launch is hidden from when it was asked for itself.
+        asked_at = {token: held.asked_at for token, held in self._open.items()}
+        self._launched_at |= {runner.id: max(now, asked_at.get(runner.launch, now)) for runner in fresh}
         self._ours |= {runner.id for runner in fresh}
         self.runners += fresh
         return fresh

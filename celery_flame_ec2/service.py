@@ -138,12 +138,13 @@ class Service:
 
     def look(self) -> Mapping[str, Demand | Unknown]:
         """Measure queues and list runners; return each pool's demand by its name."""
+        began = self._now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
         self._watch.catch_up()
         words = self._watch.words
         for pool in self.pools:
             listed = mine.get(pool.settings.name)
-            pool.look(listed, words, self._now(), hears=self._watch.hears)
+            pool.look(listed, words, began, hears=self._watch.hears)
         return self._demands()
 
     def listen(self, seconds: float) -> None:

@@ -40,6 +40,17 @@ def test_a_launched_runner_that_no_listing_ever_shows_is_gone_after_a_while() ->
     assert roster.runners == ()
 
 
+def test_a_launched_runner_counts_from_when_it_was_asked_for_however_long_the_round_took() -> None:
+    roster, late = new_roster(), NOW + VISIBLE_WITHIN / 2
+    roster.asked(Launch(token="t1", pool="p", count=1), late)
+    roster.launched([runner("a", launch="t1")], NOW)
+    roster.answered(["t1"])
+    roster.update([], {}, NOW + VISIBLE_WITHIN)
+    assert len(roster.runners) == 1
+    roster.update([], {}, late + VISIBLE_WITHIN)
+    assert roster.runners == ()
+
+
 def test_a_listed_runner_is_not_counted_twice() -> None:
     roster = new_roster()
     roster.launched([runner("a")], NOW)
