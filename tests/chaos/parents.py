@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,16 +17,26 @@ from celery_flame_ec2.backends.ec2 import Ec2Backend
 from celery_flame_ec2.config import PoolSettings, Settings
 from celery_flame_ec2.errors import DemandUnknown, FlameError, LeaseError
 from celery_flame_ec2.lease import Lease
-from celery_flame_ec2.lease.base import LOOK, MARGIN, RENEW, TTL
+from celery_flame_ec2.lease.base import LOOK, MARGIN, RENEW, REQUEST_TIMEOUT, TTL
 from celery_flame_ec2.notes import LAUNCH
-from celery_flame_ec2.presence import Word
+from celery_flame_ec2.presence import ECHO, ECHO_WITHIN, Word
 from celery_flame_ec2.queues import Measurement
+from celery_flame_ec2.reaper import SECOND_LOOK
+from celery_flame_ec2.runner import Runner
 from celery_flame_ec2.service import Service
 from tests.chaos.ec2 import READ_TIMEOUT, Lost, VirtualClients, wire
-from tests.chaos.world import OWNER, World
+from tests.chaos.world import DOUBT, OWNER, World
 
 ACTS = frozenset({"RunInstances", "TerminateInstances"})
+#: What a parent asks of the lease's store in the middle of a round.
+NOTES = frozenset({"notes", "note"})
+#: Seconds after which a request to the lease's store that nobody answers has failed: at once, or when time is up.
+STORE_FAILS = (0.2, REQUEST_TIMEOUT)
 LOGGER = logging.getLogger("celery_flame_ec2")
+
+
+#: Seconds within which a parent ends a silent machine of its own, once it is overdue, and tells it again that lives on.
+SOON, TOLD_AGAIN = 20.0, 120.0
 
 
 class Crash(BaseException):
@@ -34,7 +45,7 @@ class Crash(BaseException):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ambush:
-    """What happens to the next call of an action, before EC2 does it or after.
+    """What happens to the next call of an action, before EC2 (for NOTES the lease's store) does it or after.
 
     Its sender crashes, or stands still for so many `seconds`, and then its answer may be `lost`.
     """
@@ -57,14 +68,24 @@ class Board:
     silent: bool = False
 
 
+class Wall:
+    """One machine's wall clock: it is off by `offset` seconds, and may be set."""
+
+    def __init__(self, true: Callable[[], float], offset: float) -> None:
+        self._true, self.offset = true, offset
+
+    def __call__(self) -> float:
+        return self._true() + self.offset
+
+
 class BoardStore:
-    """One parent's way to the board."""
+    """One parent's way to the board. `meet` is told of each request that a round makes, before it is done and after."""
 
     place = "a board"
     good_for = TTL - MARGIN
 
-    def __init__(self, board: Board, world: World) -> None:
-        self._board, self._world = board, world
+    def __init__(self, board: Board, world: World, meet: Callable[[str, bool], None]) -> None:
+        self._board, self._world, self._meet = board, world, meet
 
     @property
     def is_mine(self) -> bool:
@@ -84,15 +105,31 @@ class BoardStore:
             self._board.until = 0.0
 
     def notes(self) -> dict[str, str]:
-        return dict(self._answering().notes)
+        with self._met("notes"):
+            return dict(self._answering().notes)
 
     def note(self, changes: Mapping[str, str | None]) -> None:
+        with self._met("note"):
+            self._note(changes)
+
+    def _note(self, changes: Mapping[str, str | None]) -> None:
         notes = self._answering().notes
+        if not self.is_mine:
+            raise LeaseError("nothing is noted: another parent holds the lease")
         for name, text in changes.items():
             if text is None:
                 notes.pop(name, None)
             else:
                 notes[name] = text
+
+    @contextlib.contextmanager
+    def _met(self, action: str) -> Iterator[None]:
+        try:
+            self._meet(action, False)
+            yield
+            self._meet(action, True)
+        except Lost:
+            raise LeaseError("the board's answer got lost") from None
 
     def _answering(self) -> Board:
         if self._board.silent:
@@ -101,14 +138,20 @@ class BoardStore:
 
 
 class VirtualWatch:
-    """One parent's eyes and ears at the world's broker."""
+    """One parent's eyes and ears at the world's broker, as `Presence` promises them. `clock` is the parent's.
+
+    While `deaf` the connection stands and brings no words, nor the listener's own.
+    """
 
     hears = True
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, world: World, clock: Wall) -> None:
+        self._world, self.clock = world, clock
         self._words: dict[str, Word] = {}
+        self._listened_at = float("-inf")
+        self._echo_at, self._echo_due = float("-inf"), float("inf")
         self.since: float | None = None
+        self.deaf = False
 
     @property
     def words(self) -> Mapping[str, Word]:
@@ -124,9 +167,26 @@ class VirtualWatch:
         if self._world.broker_silent:
             self.close()
             return False
-        self.since = self._world.clock.now if self.since is None else self.since
-        self._words.update((word.runner_id, word) for word in self._world.words())
+        self._say_to_oneself()
+        heard_from, self._listened_at = self._listened_at, self._world.clock.now
+        if self.deaf:
+            self._notice_deafness()
+            return False
+        if self.since is None:
+            self.since, heard_from = self.clock(), self._world.clock.now
+        self._echo_due = float("inf")
+        fresh = (word for word in self._world.words() if word.heard_at >= heard_from)
+        self._words.update((word.runner_id, dataclasses.replace(word, heard_at=self.clock())) for word in fresh)
         return True
+
+    def _say_to_oneself(self) -> None:
+        now = self.clock()
+        if now - self._echo_at >= ECHO:
+            self._echo_at, self._echo_due = now, min(self._echo_due, now + ECHO_WITHIN)
+
+    def _notice_deafness(self) -> None:
+        if self.clock() > self._echo_due:
+            self.close()
 
     def wait(self, seconds: float) -> None:
         self.listen(seconds)
@@ -140,6 +200,27 @@ class VirtualWatch:
 
     def close(self) -> None:
         self.since = None
+        self._echo_at, self._echo_due = float("-inf"), float("inf")
+
+
+class WatchedBackend(Ec2Backend):
+    """A backend that remembers what it was asked: the last complete listing, and whom it was told to end when."""
+
+    def watch(self, true: Callable[[], float]) -> WatchedBackend:
+        self._true = true
+        self.listed: frozenset[str] = frozenset()
+        self.listed_at = float("-inf")
+        self.told: dict[str, float] = {}
+        return self
+
+    def runners(self) -> tuple[Runner, ...]:
+        found = super().runners()
+        self.listed, self.listed_at = frozenset(runner.id for runner in found), self._true()
+        return found
+
+    def terminate(self, ids: Collection[str]) -> None:
+        self.told |= dict.fromkeys(ids, self._true())
+        super().terminate(ids)
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -151,6 +232,11 @@ class VirtualParent:
     lease: Lease
     store: BoardStore
     watch: VirtualWatch
+    wall: Wall
+    backend: WatchedBackend
+    #: When each runner was first in a complete listing, and since when one is silent for longer than it may.
+    first_listed: dict[str, float] = field(default_factory=dict)
+    overdue: dict[str, float] = field(default_factory=dict)
     looked_at: float = 0.0
     paused: bool = False
     dead: bool = False
@@ -176,21 +262,24 @@ class Deployment:
 
     # parents
 
-    def start(self) -> VirtualParent:
-        """Start one more parent, with the settings as they are now."""
-        world = self.world
+    def start(self, offset: float = 0.0) -> VirtualParent:
+        """Start one more parent, with the settings as they are now, where the wall clock is off by `offset` seconds."""
+        world, wall = self.world, Wall(self.world.clock, offset)
         settings = Settings(backend="ec2", owner=OWNER, pools=tuple(world.pools.values()))
-        store = BoardStore(self.board, world)
-        lease, watch = Lease(store, clock=world.clock), VirtualWatch(world)
-        backend = Ec2Backend(
-            settings, environ={}, clock=world.clock, ticks=world.clock, jitter=world.random.random,
+        store = BoardStore(self.board, world, lambda action, done: self._meet(self._caller(), action, done=done))
+        # Like the service's own clock: set once, at the start.
+        lease, watch = Lease(store, clock=world.clock), VirtualWatch(world, Wall(world.clock, offset))
+        backend = WatchedBackend(
+            settings, environ={}, clock=wall, ticks=world.clock, jitter=world.random.random,
             clients=VirtualClients(),
-        )  # fmt: skip
+        ).watch(world.clock)  # fmt: skip
         service = Service(
-            _app(), settings, backend, lease=lease, watch=watch, clock=world.clock, monotonic=world.clock,  # type: ignore[arg-type]
+            _app(), settings, backend, lease=lease, watch=watch, clock=wall, monotonic=world.clock,  # type: ignore[arg-type]
         )  # fmt: skip
         name = f"parent {next(self._names)}"
-        parent = VirtualParent(name=name, service=service, lease=lease, store=store, watch=watch)
+        parent = VirtualParent(
+            name=name, service=service, lease=lease, store=store, watch=watch, wall=wall, backend=backend
+        )
         self.parents.append(parent)
         self._keep_lease(parent)
         watch.listen(0.0)
@@ -205,6 +294,11 @@ class Deployment:
         parent.lease.release()
         parent.service.close()
         self.crash(parent)
+
+    def deafen(self, parent: VirtualParent, seconds: float) -> None:
+        """Have this parent's connection stand for so long, and bring nothing."""
+        parent.watch.deaf = True
+        self.world.later(seconds, lambda: setattr(parent.watch, "deaf", False))
 
     def _keep_lease(self, parent: VirtualParent) -> None:
         """Renew it now and again and again, as the parent's own thread does while a round lasts."""
@@ -233,12 +327,39 @@ class Deployment:
         try:
             with self._telling():
                 parent.service.tick()
+            self._check_silent(parent)
         except Crash:
             self.crash(parent)
         except FlameError as exc:
             self.world.wrongs.append(f"a round of {parent.name} failed: {exc!r}")
         finally:
             wire().callers.pop()
+
+    def _check_silent(self, parent: VirtualParent) -> None:
+        """Note a machine that never spoke and lives for longer than it may, by what this parent saw in this round."""
+        backend, since = parent.backend, parent.watch.since
+        if not parent.service._acts() or backend.listed_at < parent.looked_at:
+            return
+        now = backend.listed_at
+        parent.first_listed = {one: parent.first_listed.get(one, now) for one in backend.listed}
+        silent = {}
+        for one in backend.listed & self.world.machines.keys():
+            machine = self.world.machines[one]
+            if since is None or machine.speaks or not machine.alive or one in parent.watch.words:
+                continue
+            # `since` is by the parent's clock
+            heard_from = max(parent.first_listed[one], since - parent.watch.clock.offset)
+            if now - heard_from > machine.pool.ec2.boot_timeout:
+                silent[one] = machine
+        parent.overdue = {one: parent.overdue.get(one, now) for one in silent}
+        for one, since_when in parent.overdue.items():
+            patience = SOON if self._launched(parent, one) else SECOND_LOOK
+            told_at = backend.told.get(one, float("-inf"))
+            if now - since_when > patience + DOUBT and now - told_at > TOLD_AGAIN:
+                self.world.wrongs.append(f"{one} is silent for too long, and {parent.name} lets it live")
+
+    def _launched(self, parent: VirtualParent, runner_id: str) -> bool:
+        return any(pool.roster.is_ours(runner_id) for pool in parent.service.pools)
 
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
@@ -282,7 +403,8 @@ class Deployment:
             self._others(ambush.seconds)
             parent.paused = False
         if ambush.lost:
-            self.world.advance(self.world.random.choice([0.2, 0.2, READ_TIMEOUT]))
+            waits = STORE_FAILS if action in NOTES else (0.2, 0.2, READ_TIMEOUT)
+            self.world.advance(self.world.random.choice(waits))
             raise Lost
 
     def _others(self, seconds: float) -> None:
@@ -305,6 +427,8 @@ class Deployment:
         for limits in (conditions.room, conditions.addresses, conditions.quotas):
             limits.clear()
         conditions.requests = conditions.resources = {}
+        for parent in self.parents:
+            parent.watch.deaf = False
         world.feed()
 
     def settle(self, horizon: float = 4 * 3600.0) -> str:

@@ -21,11 +21,12 @@ from celery_flame_ec2.config import Ec2Options, PoolSettings
 from tests.box.conditions import Failure
 from tests.box.wire import Refusal
 from tests.chaos.ec2 import IMAGE
-from tests.chaos.parents import Ambush, Deployment, VirtualParent
-from tests.chaos.world import ZONES, Ill
+from tests.chaos.parents import NOTES, Ambush, Deployment, VirtualParent
+from tests.chaos.world import ZONES, Hog, Ill
 
 SCHEDULES = int(os.environ.get("SCHEDULES") or 1000)
-STEPS = 50
+#: At most; a schedule has two thirds of it on average.
+STEPS = 75
 PARENTS = 3
 #: Seconds a listing lags at most, and that a parent stands still at most between its leave to launch and the launch:
 #: together less than the while for which the next parent counts what it cannot see.
@@ -49,7 +50,10 @@ places = st.sampled_from(sorted(ZONES.items()))
 markets = st.sampled_from(["spot", "on-demand"])
 kinds = st.sampled_from(["c7i.large", "m7i.large"])
 offers = st.builds(lambda market, kind, place: (market, kind, place[1], place[0]), markets, kinds, places)
+#: By how many seconds a parent's clock is off.
+offsets = st.integers(-120, 120)
 actions = st.sampled_from(["RunInstances", "RunInstances", "TerminateInstances", "DescribeInstances", "DescribeImages"])
+parents_actions = actions | st.sampled_from(sorted(NOTES))
 refusals = st.sampled_from([
     ("InternalError", 500), ("Unavailable", 503), ("RequestLimitExceeded", 503), ("UnauthorizedOperation", 403),
     ("InsufficientInstanceCapacity", 500), ("InsufficientFreeAddressesInSubnet", 400), ("VcpuLimitExceeded", 400),
@@ -70,17 +74,17 @@ class Launching(RuleBasedStateMachine):
 
     @initialize(
         seed=st.integers(0, 2**32 - 1),
-        parents=st.integers(1, PARENTS),
+        parents=st.lists(offsets, min_size=1, max_size=PARENTS),
         pause=st.sampled_from([None, 20.0, 60.0, 300.0]),
         lag=st.sampled_from([0, 10, LAG]),
     )
-    def parents_start(self, seed: int, parents: int, pause: float | None, lag: int) -> None:
+    def parents_start(self, seed: int, parents: list[int], pause: float | None, lag: int) -> None:
         self.world.random.seed(seed)
         self.conditions.launch_lag = lambda: float(lag)
         if pause is not None:
             self.world.keep_busy(pause)
-        for _ in range(parents):
-            self.all.start()
+        for offset in parents:
+            self.all.start(offset)
 
     # time and work
 
@@ -97,6 +101,11 @@ class Launching(RuleBasedStateMachine):
     @rule(pool=pools, durations=st.lists(st.integers(1, 90), min_size=1, max_size=10))
     def tasks_arrive(self, pool: str, durations: list[int]) -> None:
         self.world.arrive(pool, [float(each) for each in durations])
+        self._go_on()
+
+    @rule(pool=pools, durations=st.lists(st.integers(10, 60), min_size=1, max_size=10))
+    def tasks_arrive_that_keep_runners_from_speaking(self, pool: str, durations: list[int]) -> None:
+        self.world.arrive(pool, [Hog(each) for each in durations])
         self._go_on()
 
     @rule(pool=pools)
@@ -144,7 +153,7 @@ class Launching(RuleBasedStateMachine):
     def launches_will_fail_late(self, after: int, code: str, times: int) -> None:
         self.world.failures += [Failure(after=float(after), code=code)] * times
 
-    @rule(action=actions, done=st.booleans(), times=st.sampled_from([1, 2, 2, 3]))
+    @rule(action=parents_actions, done=st.booleans(), times=st.sampled_from([1, 2, 2, 3]))
     def answers_get_lost(self, action: str, done: bool, times: int) -> None:
         self.all.ambushes += [Ambush(action=action, done=done, lost=True)] * times
         self._go_on()
@@ -170,18 +179,18 @@ class Launching(RuleBasedStateMachine):
     # parents
 
     @precondition(lambda self: len(self.all.parents) < PARENTS)
-    @rule()
-    def a_parent_starts(self) -> None:
-        self.all.start()
+    @rule(offset=offsets)
+    def a_parent_starts(self, offset: int) -> None:
+        self.all.start(offset)
         self._go_on()
 
     @precondition(lambda self: self.all.parents)
     @rule(number=st.integers(0, PARENTS - 1), cleanly=st.booleans(), again=st.booleans())
     def a_parent_ends(self, number: int, cleanly: bool, again: bool) -> None:
-        end = self.all.stop if cleanly else self.all.crash
-        end(self._parent(number))
+        end, parent = self.all.stop if cleanly else self.all.crash, self._parent(number)
+        end(parent)
         if again:
-            self.all.start()
+            self.all.start(parent.wall.offset)
         self._go_on()
 
     @precondition(lambda self: self.all.parents)
@@ -190,23 +199,35 @@ class Launching(RuleBasedStateMachine):
         self._parent(number).paused = True
         self._go_on()
 
+    @precondition(lambda self: self.all.parents)
+    @rule(number=st.integers(0, PARENTS - 1), offset=offsets)
+    def a_clock_is_set(self, number: int, offset: int) -> None:
+        self._parent(number).wall.offset = offset
+        self._go_on()
+
+    @precondition(lambda self: self.all.parents)
+    @rule(number=st.integers(0, PARENTS - 1), seconds=st.sampled_from([5, 15, 30, 120]))
+    def words_get_lost(self, number: int, seconds: int) -> None:
+        self.all.deafen(self._parent(number), float(seconds))
+        self._go_on()
+
     @rule()
     def all_parents_go_on(self) -> None:
         for parent in self.all.parents:
             parent.paused = False
         self._go_on()
 
-    @rule(action=actions, done=st.booleans())
+    @rule(action=parents_actions, done=st.booleans())
     def a_parent_will_crash_in_a_call(self, action: str, done: bool) -> None:
         self.all.ambushes.append(Ambush(action=action, done=done, crash=True))
         self._go_on()
 
-    @rule(action=actions, seconds=st.integers(1, STILL), lost=st.booleans())
+    @rule(action=parents_actions, seconds=st.integers(1, STILL), lost=st.booleans())
     def a_parent_will_stand_still_before_a_call(self, action: str, seconds: int, lost: bool) -> None:
         self.all.ambushes.append(Ambush(action=action, done=False, seconds=float(seconds), lost=lost))
         self._go_on()
 
-    @rule(action=actions, seconds=st.integers(1, 300), lost=st.booleans())
+    @rule(action=parents_actions, seconds=st.integers(1, 300), lost=st.booleans())
     def a_parent_will_stand_still_after_a_call(self, action: str, seconds: int, lost: bool) -> None:
         self.all.ambushes.append(Ambush(action=action, done=True, seconds=float(seconds), lost=lost))
         self._go_on()
@@ -222,7 +243,7 @@ class Launching(RuleBasedStateMachine):
         self.world.set_max(pool, most)
         for parent in list(self.all.parents):
             self.all.crash(parent)
-            self.all.start()
+            self.all.start(parent.wall.offset)
         self._go_on()
 
     def _go_on(self) -> None:

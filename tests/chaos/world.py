@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from random import Random
 
 from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.presence import Word
+from celery_flame_ec2.presence import REPEAT, Word
 from celery_flame_ec2.queues import Depth, Measurement
 from celery_flame_ec2.runner import RunnerState
 from tests.box.conditions import Failure, Offer
@@ -37,8 +37,15 @@ class Ill(enum.Enum):
     MUTE = "it works, and nobody hears it"
 
 
+class Hog(float):
+    """A task, by how long it lasts, that keeps its runner from speaking meanwhile, for at most LONGEST_HOG seconds."""
+
+
+LONGEST_HOG = 60.0
+
+
 class Clock:
-    """Seconds since the epoch, for everybody."""
+    """The true time, in seconds since the epoch: EC2's own, and that of whatever does not jump."""
 
     def __init__(self) -> None:
         self.now = EPOCH
@@ -61,10 +68,17 @@ class Machine:
     reason: str = ""
     said_hello: bool = False
     idle_turn: int = 0
+    hogged_until: float = 0.0
+    last_word: Word | None = None  #: what it said right before the task that keeps it from speaking
 
     @property
     def alive(self) -> bool:
         return self.instance.state in RUNS
+
+    @property
+    def speaks(self) -> bool:
+        """Whether it said hello, to be heard."""
+        return self.said_hello and self.ill is not Ill.MUTE
 
     @property
     def warm(self) -> bool:
@@ -165,13 +179,17 @@ class World:
         return Measurement(depths={name: Depth(waiting=len(tasks)) for name, tasks in self.waiting.items()})
 
     def words(self) -> Iterator[Word]:
-        """Yield what every machine says that can be heard."""
+        """Yield what every machine said last that can be heard; `heard_at` is when it said so."""
         for machine in self.machines.values():
-            if machine.alive and machine.said_hello and machine.ill is not Ill.MUTE:
-                yield Word(
-                    runner_id=machine.instance.id, pool=machine.pool.name, owner=OWNER, state=machine.state,
-                    active=len(machine.tasks), taken=machine.taken, reason=machine.reason, heard_at=self.clock.now,
-                )  # fmt: skip
+            if machine.alive and machine.speaks:
+                held = machine.last_word if self.clock.now < machine.hogged_until else None
+                yield held or self._word(machine)
+
+    def _word(self, machine: Machine) -> Word:
+        return Word(
+            runner_id=machine.instance.id, pool=machine.pool.name, owner=OWNER, state=machine.state,
+            active=len(machine.tasks), taken=machine.taken, reason=machine.reason, heard_at=self.clock.now,
+        )  # fmt: skip
 
     def _of(self, pool: str) -> Iterator[Machine]:
         return (machine for machine in self.machines.values() if machine.pool.name == pool)
@@ -228,6 +246,9 @@ class World:
         return up and machine.alive and len(machine.tasks) < machine.slots
 
     def _take(self, machine: Machine, task: float) -> None:
+        # Between two such tasks it comes to say a word.
+        if isinstance(task, Hog) and self.clock.now >= machine.hogged_until + REPEAT:
+            machine.hogged_until, machine.last_word = self.clock.now + min(task, LONGEST_HOG), self._word(machine)
         machine.tasks.append(task)
         machine.taken += 1
         machine.idle_turn += 1

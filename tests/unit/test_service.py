@@ -285,3 +285,23 @@ def test_a_place_that_cannot_be_listed_stops_its_own_pools_alone() -> None:
     assert "late" in work.living, "an incomplete listing ends nobody"
     assert service.unlisted("audio") == Unknown(why="the runners cannot be listed: no region eu-centrall-1")
     assert service.unlisted("video") is None
+
+
+def test_a_listing_that_took_long_shows_what_there_was_when_it_began() -> None:
+    work = Deployed(max=1)
+    service, watching, lease = work.parent()
+    watching.waiting = 1
+    work.rounds(service, 5, lease)
+    launched, work.backend.living = tuple(work.backend.living), []
+    work.clock.now += work.backend.visible_within - 10
+
+    def runners() -> tuple[Runner, ...]:
+        work.clock.now += 8
+        return ()
+
+    work.backend.runners = runners  # type: ignore[method-assign]
+    lease.renew()
+    service.look()
+    assert [runner.id for runner in service.pools[0].roster.runners] == [runner.id for runner in launched]
+    service.look()
+    assert service.pools[0].roster.runners == ()
