@@ -17,7 +17,7 @@ from celery_flame_ec2.lease import open_lease
 from celery_flame_ec2.presence import BEAT, REPEAT
 from celery_flame_ec2.queues import Measurement
 from celery_flame_ec2.runner import Runner
-from celery_flame_ec2.service import Service
+from celery_flame_ec2.service import LISTED_TTL, LONGEST_TTL, Service
 from celery_flame_ec2.watch import Watch
 
 OWNER = "bench@redis/0"
@@ -111,7 +111,8 @@ class MeteredBackend(Ec2Backend):
 
 
 def cost(broker: str, queues: int, runners: int, rounds: int) -> Cost:
-    """Run one parent for so many rounds; each queue is a pool of its own, and every runner works."""
+    """Run one parent for so many rounds, or as long as its listing holds. Each queue is a pool; every runner works."""
+    rounds = max(rounds, int(min(LONGEST_TTL, 2 * LISTED_TTL * runners)))
     pools = [f"pool-{number}" for number in range(queues)]
     with fleet(broker, OWNER, pools, runners) as endpoint:
         meter = Meter(rounds)
