@@ -53,9 +53,7 @@ class Raising:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--rounds", type=int, default=10, help="measured of each parent, at least"
-    )
+    parser.add_argument("--rounds", type=int, default=10, help="measured of each parent, at least")
     parser.add_argument("--json", type=Path, help="write the figures here too")
     options = parser.parse_args()
     logging.getLogger("celery_flame_ec2").setLevel(logging.ERROR)
