@@ -99,7 +99,8 @@ class Pool:
     def act(self, plan: Plan, now: float) -> bool:
         """Do what the plan says, never beyond `max`; return whether there may be other runners now."""
         asked_again = self._ask_again(plan, now)
-        launch = min(plan.launch, room(self.settings, self.fleet(now)))
+        # What was asked for again may be what the plan wants: the next round knows.
+        launch = 0 if asked_again else min(plan.launch, room(self.settings, self.fleet(now)))
         warm = min(plan.warm, launch)
         for is_warm, count in ((True, warm), (False, launch - warm)):
             if count > 0:

@@ -346,8 +346,7 @@ class World:
         if of_launch > machine.instance.asked:
             self.wrongs.append(f"{of_launch} runners came of one launch of {machine.instance.asked}")
         able = [each for each in self._of(name) if self._is_able(each, pool.ec2.boot_timeout)]
-        # Not only since the acting parent looked: what a lost answer left open may come late, and counts until then.
-        wanted = self._most_wanted(name, 0.0)
+        wanted = self._most_wanted(name, self.looked_at())
         if len(able) > wanted:
             self.wrongs.append(f"{len(able)} runners of {name} are able, and {wanted} were wanted")
 

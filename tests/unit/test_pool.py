@@ -213,6 +213,19 @@ def test_only_as_many_open_launches_are_asked_for_again_as_are_wanted_still(back
     assert asked == ["two"]
 
 
+def test_in_a_round_that_asks_again_nothing_new_is_launched(backend: ListBackend) -> None:
+    pool, open_launch = new_pool(backend), Launch(token="t1", pool="video", count=2)
+    launching(pool, backend, open_launch, LaunchUnclear("no answer", tokens=("t1",)))
+    pool.roster.failures = Failures()
+
+    def still_unclear(token: str) -> tuple[Runner, ...]:
+        raise LaunchUnclear("no answer", tokens=(token,))
+
+    backend.ask_again = still_unclear  # type: ignore[method-assign]
+    do_round(pool, Demand(waiting=8), NOW + 61)  # it counts no more, but may come after all
+    assert (backend.living, pool.roster.unclear(NOW + 61)) == ([], 2)
+
+
 def test_a_policy_of_the_users_own_cannot_pass_max(backend: ListBackend) -> None:
     greedy = planned(backend, Plan(launch=99, reason="more"), max=3)
     do_round(greedy, Demand(waiting=0))
