@@ -38,12 +38,8 @@ UNLISTED = ""
 @handle_preload_options  # type: ignore[untyped-decorator]
 def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     """Run the worker of a runner. A release's `bin/<app> start` runs this; FLAME_PARENT says for whom."""
-    letter = flame_parent()
-    if letter is None:
-        raise LetterError(f"{LETTER_VARIABLE} is not set: a parent starts this command; to run a worker: celery worker")
-    wanted = letter.worker_options.get("pool")
-    if wanted in GREEN and pool != wanted:
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], f"--pool={wanted}"])  # noqa: S606  no shell wanted
+    letter = _letter()
+    _patch_first(letter, pool)
     from ..keeper import KeeperStep, open_keeper
     from ..notices import Notice, open_notices
     from ..terminator import Terminator, TerminatorStep
@@ -76,15 +72,28 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     if notices is not None:
         # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
         signals.worker_ready.connect(notices.start)
-    try:
-        worker.start()
-    finally:
+    with contextlib.ExitStack() as at_the_end:
+        at_the_end.callback(terminator.stop)
         if keeper is not None:
-            keeper.stop()
-        terminator.stop()
+            at_the_end.callback(keeper.stop)
+        worker.start()
     if terminator.gave_up:
         leave(worker.exitcode or EX_FAILURE)
     ctx.exit(worker.exitcode)
+
+
+def _letter() -> Parent:
+    letter = flame_parent()
+    if letter is None:
+        raise LetterError(f"{LETTER_VARIABLE} is not set: a parent starts this command; to run a worker: celery worker")
+    return letter
+
+
+def _patch_first(letter: Parent, pool: str | None) -> None:
+    """Run this command anew where Celery must patch the standard library for the letter's pool, and did not."""
+    wanted = letter.worker_options.get("pool")
+    if wanted in GREEN and pool != wanted:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], f"--pool={wanted}"])  # noqa: S606  no shell wanted
 
 
 def _go_first(**_: Any) -> None:
