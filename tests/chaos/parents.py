@@ -336,12 +336,15 @@ class Deployment:
             wire().callers.pop()
 
     def _check_silent(self, parent: VirtualParent) -> None:
-        """Note a machine that never spoke and lives for longer than it may, by what this parent saw in this round."""
+        """Note a machine that never spoke and lives for longer than it may, by what this parent saw in this round.
+
+        A round lasts, and its reaper looks at some moment of it: a while begins at a round's end, and ends at a listing.
+        """
         backend, since = parent.backend, parent.watch.since
         if not parent.service._acts() or backend.listed_at < parent.looked_at:
             return
-        now = backend.listed_at
-        parent.first_listed = {one: parent.first_listed.get(one, now) for one in backend.listed}
+        now, ended = backend.listed_at, self.world.clock.now
+        parent.first_listed = {one: parent.first_listed.get(one, ended) for one in backend.listed}
         silent = {}
         for one in backend.listed & self.world.machines.keys():
             machine = self.world.machines[one]
@@ -351,7 +354,7 @@ class Deployment:
             heard_from = max(parent.first_listed[one], since - parent.watch.clock.offset)
             if now - heard_from > machine.pool.ec2.boot_timeout:
                 silent[one] = machine
-        parent.overdue = {one: parent.overdue.get(one, now) for one in silent}
+        parent.overdue = {one: parent.overdue.get(one, ended) for one in silent}
         for one, since_when in parent.overdue.items():
             patience = SOON if self._launched(parent, one) else SECOND_LOOK
             told_at = backend.told.get(one, float("-inf"))
