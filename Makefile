@@ -42,7 +42,7 @@ bench-queues: $(VENV)/.tools
 
 # the parent's rounds against a virtual EC2, by a state machine: SCHEDULES=n of 50 steps each
 chaos-launch: $(VENV)/.tools
-	SCHEDULES=$(or $(SCHEDULES),1000) $(BIN)/python -m pytest -q tests/chaos
+	SCHEDULES=$(or $(SCHEDULES),1000) $(BIN)/python -m pytest -q -n 2 tests/chaos
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info
