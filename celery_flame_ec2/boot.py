@@ -13,9 +13,9 @@ from typing import Any
 
 from .config import Ec2Options
 from .errors import SettingsError
-from .lean import bare, bare_python
 from .parent import Parent
 from .runner import Limits
+from .script import bare, bare_python
 
 #: A boot that failed says so in one line of the console, `flame: boot failed: <step>: <cause>`, and powers off.
 #: Steps: boothook, arm, template, metadata, credentials, fetch, unpack, release, environment, start.

@@ -109,7 +109,7 @@ class Clients:
         if self._session is None:
             import boto3.session
 
-            from .lean import lean_session
+            from .model import lean_session
 
             # At DEBUG it logs each request's body, and a launch's holds the values of `env`.
             logging.getLogger("botocore.endpoint").setLevel(logging.INFO)

@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.utils import parse_timestamp
 
 from celery_flame_ec2.backends.ec2.instances import runner_of
-from celery_flame_ec2.backends.ec2.lean import MEMBERS, lean_session, read_time
+from celery_flame_ec2.backends.ec2.model import MEMBERS, lean_session, read_time
 from celery_flame_ec2.backends.ec2.recipe import offer_taken
 
 ANSWER = b"""<?xml version="1.0" encoding="UTF-8"?>

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from celery_flame_ec2 import lean
+from celery_flame_ec2 import script
 
 PYTHON = '''\
 #!/bin/sh /run/install
@@ -55,8 +55,8 @@ class Thing:
 
 
 def test_python_is_left_with_its_first_line_and_what_runs() -> None:
-    assert [line.rstrip() for line in lean.bare_python(PYTHON).splitlines()] == BARE.splitlines()
+    assert [line.rstrip() for line in script.bare_python(PYTHON).splitlines()] == BARE.splitlines()
 
 
 def test_a_script_is_left_without_blank_lines_and_lines_that_are_comments() -> None:
-    assert lean.bare("#!/bin/sh\n\n# why\n  # and why\necho '#'  # said\n") == "#!/bin/sh\necho '#'  # said"
+    assert script.bare("#!/bin/sh\n\n# why\n  # and why\necho '#'  # said\n") == "#!/bin/sh\necho '#'  # said"
