@@ -8,9 +8,10 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import Celery, signals
@@ -21,6 +22,11 @@ from ..broker import open_connection
 from ..errors import LetterError
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
 from ..presence import Voice
+
+if TYPE_CHECKING:
+    from ..keeper import Keeper
+    from ..notices import Notices
+    from ..terminator import Terminator
 
 #: Pools for which Celery patches the standard library where it finds them on the command line, and nowhere else.
 GREEN = ("gevent", "eventlet")
@@ -40,46 +46,77 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     """Run the worker of a runner. A release's `bin/<app> start` runs this; FLAME_PARENT says for whom."""
     letter = _letter()
     _patch_first(letter, pool)
-    from ..keeper import KeeperStep, open_keeper
-    from ..notices import Notice, open_notices
-    from ..terminator import Terminator, TerminatorStep
-
     app: Celery = ctx.obj.app
     runner_id = os.environ.get(RUNNER_ID_VARIABLE) or socket.gethostname()
-    hello = os.environ.get(HELLO_VARIABLE)
-    keeper = open_keeper(app, letter, runner_id, place=place_of(letter, os.environ))
-    notices = open_notices(letter, os.environ)
+    parts = _parts(app, letter, runner_id, os.environ)
+    worker = _worker(app, letter, runner_id, parts)
+    with _at_work(parts):
+        worker.start()
+    if parts.terminator.gave_up:
+        _leave(parts.keeper, worker.exitcode or EX_FAILURE)
+    ctx.exit(worker.exitcode)
 
-    def leave(code: int = EX_FAILURE) -> None:
-        """End this process, whatever still runs in it."""
-        if keeper is not None:
-            keeper.stop()
-        logging.shutdown()
-        os._exit(code)
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What a runner has beside its worker."""
+
+    terminator: Terminator
+    keeper: Keeper | None
+    notices: Notices | None
+
+
+def _parts(app: Celery, letter: Parent, runner_id: str, environ: Mapping[str, str]) -> Parts:
+    """Put a runner's parts together. Nothing of them runs yet."""
+    from ..keeper import open_keeper
+    from ..notices import Notice, open_notices
+    from ..terminator import Terminator
+
+    hello = environ.get(HELLO_VARIABLE)
+    keeper = open_keeper(app, letter, runner_id, place=place_of(letter, environ))
+    notices = open_notices(letter, environ)
     terminator = Terminator(
         letter,
         runner_id,
         hello_file=Path(hello) if hello else None,
         notice=notices.notice if notices is not None else Notice,
-        leave=leave,
+        leave=functools.partial(_leave, keeper),
         voice=_voice(app, runner_id),
     )
+    return Parts(terminator=terminator, keeper=keeper, notices=notices)
+
+
+def _worker(app: Celery, letter: Parent, runner_id: str, parts: Parts) -> Any:
+    """Return the worker that the parts are for."""
+    from ..keeper import KeeperStep
+    from ..terminator import TerminatorStep
+
     app.steps["consumer"].update({KeeperStep, TerminatorStep})
-    worker = app.Worker(**worker_arguments(letter, runner_id), flame_terminator=terminator, flame_keeper=keeper)
+    own = {"flame_terminator": parts.terminator, "flame_keeper": parts.keeper}
+    return app.Worker(**worker_arguments(letter, runner_id), **own)
+
+
+@contextlib.contextmanager
+def _at_work(parts: Parts) -> Iterator[None]:
+    """Start the parts; stop them when the worker is over."""
     signals.worker_process_init.connect(_go_first)
-    terminator.start()
-    if notices is not None:
+    parts.terminator.start()
+    if parts.notices is not None:
         # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
-        signals.worker_ready.connect(notices.start)
+        signals.worker_ready.connect(parts.notices.start)
     with contextlib.ExitStack() as at_the_end:
-        at_the_end.callback(terminator.stop)
-        if keeper is not None:
-            at_the_end.callback(keeper.stop)
-        worker.start()
-    if terminator.gave_up:
-        leave(worker.exitcode or EX_FAILURE)
-    ctx.exit(worker.exitcode)
+        at_the_end.callback(parts.terminator.stop)
+        if parts.keeper is not None:
+            at_the_end.callback(parts.keeper.stop)
+        yield
+
+
+def _leave(keeper: Keeper | None, code: int = EX_FAILURE) -> None:
+    """End this process, whatever still runs in it."""
+    if keeper is not None:
+        keeper.stop()
+    logging.shutdown()
+    os._exit(code)
 
 
 def _letter() -> Parent:
