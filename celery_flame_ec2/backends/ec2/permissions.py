@@ -312,15 +312,21 @@ def _through_its_service(ground: Ground) -> Condition:
     return {"StringLike": {"kms:ViaService": _one_or_all(services)}}
 
 
+def _may(
+    who: str, sid: str, *rights: tuple[str, str], on: Resources, under: Callable[[Ground], Condition] = _always
+) -> Iterator[Permission]:
+    """Yield a permission for each action and its reason, where an action is named as the one call it allows."""
+    for action, why in rights:
+        _, _, call = action.partition(":")
+        yield Permission(who=who, sid=sid, action=action, why=why, on=on, under=under, calls=(call,))
+
+
 #: Every right that the code needs, in the order of the policies.
 TABLE = (
-    Permission(
-        who=PARENT, sid="RunOn", action="ec2:RunInstances", calls=("RunInstances",),
-        why="launches runners on what is there", on=_what_it_runs_on,
-    ),
-    Permission(
-        who=PARENT, sid="RunCreates", action="ec2:RunInstances", calls=("RunInstances",),
-        why="launches runners, each thing tagged as this deployment's in the launch itself",
+    *_may(PARENT, "RunOn", ("ec2:RunInstances", "launches runners on what is there"), on=_what_it_runs_on),
+    *_may(
+        PARENT, "RunCreates",
+        ("ec2:RunInstances", "launches runners, each thing tagged as this deployment's in the launch itself"),
         on=_what_it_creates, under=_tagged_in_the_request,
     ),
     Permission(
@@ -328,71 +334,57 @@ TABLE = (
         why="a launch that tags asks for this too; nothing is ever tagged later",
         on=_what_it_creates, under=_tagged_by_the_launch,
     ),
-    Permission(
-        who=PARENT, sid="OwnInstances", action="ec2:TerminateInstances", calls=("TerminateInstances",),
-        why="ends runners that will not end themselves", on=_instances, under=_tagged,
+    *_may(
+        PARENT, "OwnInstances",
+        ("ec2:TerminateInstances", "ends runners that will not end themselves"),
+        ("ec2:GetConsoleOutput", "says what a runner printed last that failed to boot"),
+        on=_instances, under=_tagged,
     ),
-    Permission(
-        who=PARENT, sid="OwnInstances", action="ec2:GetConsoleOutput", calls=("GetConsoleOutput",),
-        why="says what a runner printed last that failed to boot", on=_instances, under=_tagged,
+    *_may(
+        PARENT, "See",
+        ("ec2:DescribeInstances", "lists the runners that are there"),
+        ("ec2:DescribeImages", "learns the name of an image's root disk, to encrypt it"),
+        ("ec2:DescribeSubnets", "learns the zones of the subnets, to remember where a type was not to be had"),
+        on=_anything,
     ),
-    Permission(
-        who=PARENT, sid="See", action="ec2:DescribeInstances", calls=("DescribeInstances",),
-        why="lists the runners that are there", on=_anything,
-    ),
-    Permission(
-        who=PARENT, sid="See", action="ec2:DescribeImages", calls=("DescribeImages",),
-        why="learns the name of an image's root disk, to encrypt it", on=_anything,
-    ),
-    Permission(
-        who=PARENT, sid="See", action="ec2:DescribeSubnets", calls=("DescribeSubnets",),
-        why="learns the zones of the subnets, to remember where a type was not to be had", on=_anything,
-    ),
-    Permission(
-        who=PARENT, sid="See", action="ec2:DescribeInstanceTypes", calls=("DescribeInstanceTypes",),
-        why="learns a type's vCPUs where a pool has no 'max_concurrency'",
+    *_may(
+        PARENT, "See", ("ec2:DescribeInstanceTypes", "learns a type's vCPUs where a pool has no 'max_concurrency'"),
         on=_only_if(lambda ground: ground.pool.max_concurrency is None),
     ),
-    Permission(
-        who=PARENT, sid="See", action="ec2:DescribeLaunchTemplateVersions", calls=("DescribeLaunchTemplateVersions",),
-        why="learns what the launch template says, to respect it",
+    *_may(
+        PARENT, "See",
+        ("ec2:DescribeLaunchTemplateVersions", "learns what the launch template says, to respect it"),
         on=_only_if(lambda ground: ground.ec2.launch_template_id),
     ),
     Permission(
         who=PARENT, sid="PassRunnerRole", action="iam:PassRole",
         why="a launch with an instance profile asks for this", on=_role, under=_to_instances,
     ),
-    Permission(
-        who=PARENT, sid="ReadImageName", action="ssm:GetParameter", calls=("GetParameter",),
-        why="resolves an image that is given as resolve:ssm:", on=_image_parameter,
+    *_may(
+        PARENT, "ReadImageName", ("ssm:GetParameter", "resolves an image that is given as resolve:ssm:"),
+        on=_image_parameter,
     ),
-    Permission(
-        who=PARENT, sid="Lease", action="s3:GetObject", calls=("GetObject",),
-        why="looks which parent holds the lease", on=_lease,
+    *_may(
+        PARENT, "Lease",
+        ("s3:GetObject", "looks which parent holds the lease"),
+        ("s3:PutObject", "takes and keeps the lease"),
+        ("s3:DeleteObject", "gives the lease up"),
+        on=_lease,
     ),
-    Permission(
-        who=PARENT, sid="Lease", action="s3:PutObject", calls=("PutObject",),
-        why="takes and keeps the lease", on=_lease,
+    *_may(
+        DOCTOR, "DoctorSees",
+        ("ec2:DescribeImages", "checks that the image is there, and its architecture"),
+        ("ec2:DescribeInstanceTypeOfferings", "checks that the types are there in the subnets' zones"),
+        ("ec2:DescribeInstanceTypes", "checks that the types are there, and fit the image"),
+        ("ec2:DescribeRouteTables", "checks that the subnets have a way to S3"),
+        ("ec2:DescribeSecurityGroups", "checks that the groups are there, in the subnets' network"),
+        ("ec2:DescribeSubnets", "checks that the subnets are there, with free addresses"),
+        ("ec2:DescribeVpcEndpoints", "checks that the subnets have a way to S3"),
+        on=_anything,
     ),
-    Permission(
-        who=PARENT, sid="Lease", action="s3:DeleteObject", calls=("DeleteObject",),
-        why="gives the lease up", on=_lease,
-    ),
-    *(
-        Permission(who=DOCTOR, sid="DoctorSees", action=f"ec2:{call}", calls=(call,), why=why, on=_anything)
-        for call, why in (
-            ("DescribeImages", "checks that the image is there, and its architecture"),
-            ("DescribeInstanceTypeOfferings", "checks that the types are there in the subnets' zones"),
-            ("DescribeInstanceTypes", "checks that the types are there, and fit the image"),
-            ("DescribeRouteTables", "checks that the subnets have a way to S3"),
-            ("DescribeSecurityGroups", "checks that the groups are there, in the subnets' network"),
-            ("DescribeSubnets", "checks that the subnets are there, with free addresses"),
-            ("DescribeVpcEndpoints", "checks that the subnets have a way to S3"),
-        )
-    ),
-    Permission(
-        who=DOCTOR, sid="DoctorSeesProfile", action="iam:GetInstanceProfile", calls=("GetInstanceProfile",),
-        why="checks that the profile is there, and has a role", on=_profile,
+    *_may(
+        DOCTOR, "DoctorSeesProfile", ("iam:GetInstanceProfile", "checks that the profile is there, and has a role"),
+        on=_profile,
     ),
     Permission(
         who=DOCTOR, sid="DoctorSeesBundle", action="s3:GetObject", calls=("HeadObject",),
@@ -402,21 +394,15 @@ TABLE = (
         who=DOCTOR, sid="DoctorSeesBucket", action="s3:ListBucket", calls=("HeadBucket", "ListObjectsV2"),
         why="checks where the bucket is, and tells a missing bundle from a forbidden one", on=_bucket,
     ),
-    Permission(
-        who=RUNNER, sid="FetchBundle", action="s3:GetObject", calls=("GetObject",),
-        why="fetches the release", on=_bundle,
-    ),
+    *_may(RUNNER, "FetchBundle", ("s3:GetObject", "fetches the release"), on=_bundle),
     Permission(
         who=RUNNER, sid="ListBundle", action="s3:ListBucket", calls=("ListObjectsV2",),
         why="lists a release that is a prefix", on=_bucket_of_prefix, under=_under_the_prefix,
     ),
-    Permission(
-        who=RUNNER, sid="ReadParameters", action="ssm:GetParameters", calls=("GetParameters",),
-        why='resolves {"from_ssm": name} in env', on=_parameters,
-    ),
-    Permission(
-        who=RUNNER, sid="ReadSecrets", action="secretsmanager:GetSecretValue", calls=("GetSecretValue",),
-        why='resolves {"from_secretsmanager": name} in env', on=_secrets,
+    *_may(RUNNER, "ReadParameters", ("ssm:GetParameters", 'resolves {"from_ssm": name} in env'), on=_parameters),
+    *_may(
+        RUNNER, "ReadSecrets", ("secretsmanager:GetSecretValue", 'resolves {"from_secretsmanager": name} in env'),
+        on=_secrets,
     ),
     Permission(
         who=RUNNER, sid="DecryptThem", action="kms:Decrypt",
