@@ -25,7 +25,7 @@ EVENT = "worker-flame"
 ROUTING_KEY = "worker.flame"
 #: Seconds between two words of a runner while it has news, and after which it says the same again: presence is
 #: repeated, so a word that got lost is not missed for long. A thousand runners' words are a parent's largest expense.
-BEAT, REPEAT = 2.0, 5.0
+BEAT, REPEAT = 2.0, 10.0
 #: Seconds between two words of a listener to itself, and within which it must hear one.
 ECHO, ECHO_WITHIN = 5.0, 10.0
 #: How the name begins under which a listener speaks to itself.

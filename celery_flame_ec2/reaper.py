@@ -19,7 +19,7 @@ STALLED_AFTER = 60.0
 #: Seconds of silence, beside its `shutdown_timeout`, after which a runner that did speak must have ended itself.
 LOST_AFTER = BROKER_PATIENCE + 60.0
 #: Seconds for which a word tells what a runner does: longer than one without news is silent.
-FRESH = 15.0
+FRESH = 25.0
 #: Seconds until one that is still listed is ended once more.
 AGAIN_AFTER = 30.0
 #: Of what is merely unknown, this many are ended within SECOND_LOOK, or this share of all runners where it is more:

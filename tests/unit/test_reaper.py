@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_flame_ec2.reaper import AGAIN_AFTER, DEAF_FOR, FEW, LOST_AFTER, SECOND_LOOK, STALLED_AFTER, Reaper, Sight
+from celery_flame_ec2.reaper import (
+    AGAIN_AFTER,
+    DEAF_FOR,
+    FEW,
+    FRESH,
+    LOST_AFTER,
+    SECOND_LOOK,
+    STALLED_AFTER,
+    Reaper,
+    Sight,
+)
 from celery_flame_ec2.runner import Limits, Runner, RunnerState
 
 NOW = 1_000_000.0
@@ -104,7 +114,7 @@ def test_where_it_is_noticed_a_moment_later_that_no_words_came_nobody_is_ended()
 
 
 def test_an_old_word_does_not_say_that_a_runner_takes_no_work() -> None:
-    reaper, mute = Reaper(), sight(waits=True, heard_at=20.0)
+    reaper, mute = Reaper(), sight(waits=True, heard_at=FRESH + 5)
     assert [reasons(reaper, mute, after=after) for after in range(0, 300, 10)] == [[]] * 30
 
 

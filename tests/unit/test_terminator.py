@@ -201,11 +201,11 @@ def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_fo
 
 def test_presence_is_repeated_and_ends_with_the_reason(clock: Clock, consumer: Consumer) -> None:
     watcher = terminator(clock, consumer)
-    for _ in range(8):
-        at(watcher, clock, 1)
+    for _ in range(15):
+        at(watcher, clock, REPEAT / 10)
     assert len(consumer.said) == 3
     at(watcher, clock, IDLE)
-    assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "idle for 38 s")
+    assert (consumer.said[-1]["state"], consumer.said[-1]["reason"]) == ("ending", "idle for 45 s")
 
 
 def test_a_runner_speaks_at_the_next_beat_when_it_has_news_and_else_repeats_itself_now_and_then(
@@ -309,7 +309,7 @@ def test_a_cordoned_worker_that_connects_anew_stays_cordoned(clock: Clock, consu
     fresh = Consumer()
     fresh.task_consumer.cancel_by_queue("q")
     watcher.attach(fresh)
-    at(watcher, clock, 5)
+    at(watcher, clock, REPEAT)
     assert states(fresh) == ["cordoned"]
 
 
@@ -372,7 +372,7 @@ def test_while_a_task_keeps_the_workers_loop_busy_the_runner_speaks_by_itself(cl
     assert megaphone.words == [], "the loop speaks"
     consumer.call_soon = lambda *_: None  # type: ignore[method-assign]
     busy = hold()
-    for _ in range(40):
+    for _ in range(round(8 * REPEAT)):
         at(watcher, clock, 1)
     assert busy in state.reserved_requests
     assert 4 <= len(megaphone.words) <= 6
