@@ -969,6 +969,22 @@ def test_a_page_that_fails_makes_the_whole_listing_unknown(clients: StubbedClien
         backend(clients).runners()
 
 
+def test_what_is_found_by_its_id_alone_is_asked_for_by_it_until_a_listing_shows_it(
+    clients: StubbedClients, requests: Requests
+) -> None:
+    ground_is_known(clients)
+    requests.give(1)
+    one = backend(clients)
+    launched = one.launch(LETTER, 1)
+    found: dict[str, Any] = {"Reservations": [{"Instances": [instance(1)]}]}
+    by_id = {"Filters": [{"Name": "instance-id", "Values": ["i-00000001"]}]}
+    answers = [({}, LISTING), (found, by_id), ({}, LISTING), (found, by_id), (found, LISTING), ({}, LISTING)]
+    for answer, asked in answers:
+        clients.stubs["ec2"].add_response("describe_instances", answer, asked)
+    listings = [[runner.id for runner in one.runners()] for _ in range(4)]
+    assert listings == [[launched[0].id]] * 3 + [[]]
+
+
 def test_an_instance_that_only_a_wildcard_made_ours_is_not_listed(clients: StubbedClients) -> None:
     stranger = instance(1, Tags=[{"Key": "flame:owner", "Value": "shopping@redis/0"}])
     clients.stubs["ec2"].add_response("describe_instances", {"Reservations": [{"Instances": [stranger]}]})

@@ -18,7 +18,7 @@ from .clients import Clients, Place, Refused, asking
 from .console import last_lines
 from .cookbook import Cookbook
 from .homes import VISIBLE_WITHIN, Homes
-from .instances import LIVING, OWNER, POOL, read_tags, runner_of
+from .instances import LIVING, OWNER, POOL, has_ended, read_tags, runner_of
 from .launches import Launches
 from .refusals import Meaning, ending, refusal
 from .sender import Permission
@@ -92,7 +92,6 @@ class Ec2Backend(Backend):
             except BackendError as exc:
                 unknown[pool.name] = str(exc)
         listed = tuple(runner for runners in found.values() for runner in runners)
-        self._homes.listed({r.id: place for place, runners in found.items() for r in runners}, self._ticks())
         if unknown:
             raise ListingPartial(runners=listed, unknown=unknown) if found else BackendError(unknown.popitem()[1])
         return listed
@@ -150,10 +149,13 @@ class Ec2Backend(Backend):
     def _in(self, place: Place) -> Iterator[dict[str, Any]]:
         """Yield what EC2 lists by tags, and of what was launched a moment ago what it tells by id: also whose end."""
         listed = {instance["InstanceId"]: instance for instance in self._listed(place)}
+        self._homes.listed(listed, place, self._ticks())
         yield from listed.values()
-        missing = [name for name in self._homes.unlisted(place, self._ticks()) if name not in listed]
-        if missing:
-            yield from filter(self._is_ours, lookups.instances(self._clients.ec2(place), missing))
+        if missing := self._homes.unlisted(place, self._ticks()):
+            told = list(filter(self._is_ours, lookups.instances(self._clients.ec2(place), missing)))
+            # One that lives may be missing in the next listing too; an end is told once.
+            self._homes.listed([each["InstanceId"] for each in told if has_ended(each)], place, self._ticks())
+            yield from told
 
     def _listed(self, place: Place) -> Iterator[dict[str, Any]]:
         filters = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 from .clients import Place
@@ -32,9 +32,9 @@ class Homes:
         """Take in what was launched here."""
         self._homes |= {name: Home(place=place, at=now) for name in ids if name not in self._homes}
 
-    def listed(self, found: Mapping[str, Place], now: float) -> None:
-        """Take in a listing; what is gone for long is forgotten."""
-        self._homes |= {name: Home(place=place, at=now, listed=True) for name, place in found.items()}
+    def listed(self, ids: Iterable[str], place: Place, now: float) -> None:
+        """Take in the listing of a place; what is gone for long is forgotten."""
+        self._homes |= {name: Home(place=place, at=now, listed=True) for name in ids}
         self._homes = {name: home for name, home in self._homes.items() if now - home.at < KEPT}
 
     def of(self, name: str) -> Place | None:

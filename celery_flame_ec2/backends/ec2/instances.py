@@ -38,8 +38,7 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
     What is missing or malformed reads as unknown, and never raises.
     """
     tags = read_tags(instance) if tags is None else tags
-    state = (instance.get("State") or {}).get("Name")
-    going = state in GOING
+    state, going = _state(instance), has_ended(instance)
     launched = instance.get("LaunchTime")
     return Runner(
         id=str(instance.get("InstanceId", "")),
@@ -58,9 +57,18 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
     )
 
 
+def has_ended(instance: Mapping[str, Any]) -> bool:
+    """Return whether an instance is gone, or about to be."""
+    return _state(instance) in GOING
+
+
 def read_tags(instance: Mapping[str, Any]) -> dict[str, str]:
     """Return an instance's tags by key."""
     return {str(tag.get("Key", "")): str(tag.get("Value", "")) for tag in instance.get("Tags") or ()}
+
+
+def _state(instance: Mapping[str, Any]) -> Any:
+    return (instance.get("State") or {}).get("Name")
 
 
 def _seconds(text: str | None) -> float | None:
