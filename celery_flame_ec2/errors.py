@@ -10,6 +10,7 @@ FlameError
 │   └── LaunchUnclear   whether more was launched than is known of
 ├── LeaseError          another parent may be acting
 ├── HoldingsError       Redis did not say, or take back, what runners hold
+├── OrderError          runners cannot be told to take work, or none
 ├── MetadataError       instance metadata did not answer
 └── ReleaseError        a release cannot be built or read
 """
@@ -55,6 +56,17 @@ class LaunchError(BackendError):
         super().__init__(message)
 
 
+class LaunchUnclear(BackendError):
+    """Raised when a launch was not answered: `launched` are the runners known of, `tokens` name what is open.
+
+    Each token was announced before its request was sent, with the number of runners that may come of it.
+    """
+
+    def __init__(self, message: str, *, launched: tuple[Any, ...] = (), tokens: tuple[str, ...]) -> None:
+        self.launched, self.tokens = launched, tokens
+        super().__init__(message)
+
+
 class ListingPartial(BackendError):
     """Raised when runners could be listed in some places only: `runners` are these, `unknown` says why by pool."""
 
@@ -69,17 +81,6 @@ class LeaseError(FlameError):
 
 class HoldingsError(FlameError):
     """Raised when Redis did not answer about what runners hold; whose messages did not come back is found again."""
-
-
-class LaunchUnclear(BackendError):
-    """Raised when a launch was not answered: `launched` are the runners known of, `tokens` name what is open.
-
-    Each token was announced before its request was sent, with the number of runners that may come of it.
-    """
-
-    def __init__(self, message: str, *, launched: tuple[Any, ...] = (), tokens: tuple[str, ...]) -> None:
-        self.launched, self.tokens = launched, tokens
-        super().__init__(message)
 
 
 class OrderError(FlameError):
