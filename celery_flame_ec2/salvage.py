@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
+from .errors import HoldingsError
 from .holdings import Holdings, Registration
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ class Salvage:
         """
         try:
             registered = self._holdings.registered()
-        except BaseException:
+        except HoldingsError:  # silence says nothing while Redis is away
             self._overdue_since.clear()
             raise
         gone = self._ended(registered, listing) if listing is not None else ()
