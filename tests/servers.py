@@ -168,7 +168,7 @@ class Server(ABC):
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # also Ctrl-C: `__exit__` is not called, and the server would live on
             self.close()
             raise
         return self

@@ -131,7 +131,7 @@ class LocalBackend(Backend):
             child = self._spawn(runner.id, environ, descriptor)
             os.write(descriptor, json.dumps(_as_fields(Record(runner=runner, pid=child.pid))).encode())
             unnamed.rename(self._file(runner.id))
-        except BaseException:
+        except BaseException:  # also a signal to stop: nobody else would clear it away
             unnamed.unlink(missing_ok=True)
             raise
         finally:
