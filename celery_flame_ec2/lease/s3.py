@@ -42,9 +42,8 @@ class S3Store:
         self._holder = new_holder()
         self._ours: str | None = None
         self._seen: tuple[str, float] = ("", float("inf"))
-        self._noted: tuple[str, dict[str, str]] | None = (
-            None  #: the notes' ETag and what they are, as this parent knows
-        )
+        #: The notes' ETag and what they are, as this parent knows.
+        self._noted: tuple[str, dict[str, str]] | None = None
         self._client: Any = _client(region, endpoint)
         self.place = url
 
