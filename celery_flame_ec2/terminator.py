@@ -59,6 +59,7 @@ class Terminator:
         notice: Callable[[], Notice] = Notice,
         voice: Voice | None = None,
         leave: Callable[[], None] | None = None,
+        pulse: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ending: Ending | None = None
@@ -67,6 +68,7 @@ class Terminator:
         self._runner_id = runner_id
         self._hello_file = hello_file
         self._notice, self._leave, self._voice = notice, leave, voice
+        self._pulse = pulse
         self._told = ""
         self._gave_up_at: float | None = None
         self._clock = clock
@@ -116,6 +118,7 @@ class Terminator:
         while not self._over.wait(TICK):
             try:
                 self.tick(self._clock())
+                self._pulse()  # not after a look that failed: a worker that nobody can look at is as good as hung
             except Exception:  # this thread is what ends the runner: it must outlive a look that failed
                 logger.exception("flame: looking at the worker failed; the next look follows")
 

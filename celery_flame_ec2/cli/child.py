@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from ..broker import open_connection
 from ..errors import LetterError
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
 from ..presence import Voice
+from ..watchdog import open_watchdog
 
 if TYPE_CHECKING:
     from ..keeper import Keeper
@@ -66,7 +67,7 @@ class Parts:
     notices: Notices | None
 
 
-def _parts(app: Celery, letter: Parent, runner_id: str, environ: Mapping[str, str]) -> Parts:
+def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[str, str]) -> Parts:
     """Put a runner's parts together. Nothing of them runs yet."""
     from ..keeper import open_keeper
     from ..notices import Notice, open_notices
@@ -75,6 +76,7 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: Mapping[str, st
     hello = environ.get(HELLO_VARIABLE)
     keeper = open_keeper(app, letter, runner_id, place=place_of(letter, environ))
     notices = open_notices(letter, environ)
+    watchdog = open_watchdog(letter, environ)
     terminator = Terminator(
         letter,
         runner_id,
@@ -82,6 +84,7 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: Mapping[str, st
         notice=notices.notice if notices is not None else Notice,
         leave=functools.partial(_leave, keeper),
         voice=_voice(app, runner_id),
+        pulse=watchdog.pulse if watchdog is not None else lambda: None,
     )
     return Parts(terminator=terminator, keeper=keeper, notices=notices)
 

@@ -377,3 +377,23 @@ def test_while_a_task_keeps_the_workers_loop_busy_the_runner_speaks_by_itself(cl
     assert busy in state.reserved_requests
     assert 4 <= len(megaphone.words) <= 6
     assert {(word.state, word.active) for word in megaphone.words} == {(RunnerState.UP, 1)}
+
+
+def test_a_sign_of_life_follows_each_look_but_one_that_failed() -> None:
+    told: list[str] = []
+
+    def notice() -> Notice:
+        told.append("look")
+        if len(told) <= 2:
+            raise RuntimeError("the worker cannot be looked at")
+        return Notice()
+
+    def pulse() -> None:
+        told.append("sign")
+        watcher._over.set()
+
+    letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=2)
+    watcher = Terminator(letter, "r1", notice=notice, pulse=pulse)
+    watcher.run()
+    assert told[:3] == ["look"] * 3
+    assert told.count("sign") == 1
