@@ -51,9 +51,14 @@ class Recipe:
     user_data: str = ""  #: the template's own, as `userdata.part` gives it
 
     @property
+    def template_data(self) -> Mapping[str, Any]:
+        """Return what the launch template says; nothing where there is none."""
+        return self.template.data if self.template else {}
+
+    @property
     def known_types(self) -> tuple[str, ...]:
         """Return the types the instances may be of, the template's included."""
-        of_template = self.template.data.get("InstanceType") if self.template else None
+        of_template = self.template_data.get("InstanceType")
         return tuple(name for name in (kind or of_template for kind in self.instance_types) if name)
 
 
@@ -71,7 +76,7 @@ class Rung:
 
 def offer_of(made: Recipe, rung: Rung) -> Offer:
     """Say what a rung asks for, with what the template says in the place of what nobody else does."""
-    kind = rung.instance_type or (made.template.data.get("InstanceType") if made.template else None)
+    kind = rung.instance_type or made.template_data.get("InstanceType")
     zone = made.zones.get(rung.subnet_id, rung.subnet_id) if rung.subnet_id else None
     return Offer(market=rung.market, instance_type=kind, zone=zone, subnet_id=rung.subnet_id)
 

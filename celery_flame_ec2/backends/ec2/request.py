@@ -57,7 +57,7 @@ def _listed(tags: Mapping[str, str]) -> list[dict[str, str]]:
 
 def _metadata_options(made: Recipe, tags: Mapping[str, str]) -> dict[str, Any]:
     """Require version 2, whatever a template says: the bootstrap speaks it. All else is the template's to say."""
-    of_template = dict((made.template.data.get("MetadataOptions") if made.template else None) or {})
+    of_template = dict(made.template_data.get("MetadataOptions") or {})
     of_template.pop("State", None)
     options = {"HttpPutResponseHopLimit": 1, "InstanceMetadataTags": "enabled", **of_template}
     names = {*tags, *(made.template.tags("instance") if made.template else ())}
@@ -72,7 +72,7 @@ def _market(made: Recipe, rung: Rung) -> str | None:
 
 def _market_options(made: Recipe, rung: Rung) -> dict[str, Any] | None:
     """Ask for spot once, and to have it terminated: a persistent request would raise an instance again and again."""
-    of_template = (made.template.data.get("InstanceMarketOptions") if made.template else None) or {}
+    of_template = made.template_data.get("InstanceMarketOptions") or {}
     if _market(made, rung) == "spot":
         price = (of_template.get("SpotOptions") or {}).get("MaxPrice")
         once = {"MaxPrice": price, "SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
@@ -82,8 +82,7 @@ def _market_options(made: Recipe, rung: Rung) -> dict[str, Any] | None:
 
 def _endable(made: Recipe) -> dict[str, bool]:
     """Take back a template's protections under which a parent could not end what it raised."""
-    data = made.template.data if made.template else {}
-    return {name: False for name in ("DisableApiStop", "DisableApiTermination") if data.get(name)}
+    return {name: False for name in ("DisableApiStop", "DisableApiTermination") if made.template_data.get(name)}
 
 
 def _network(made: Recipe, rung: Rung) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _disks(made: Recipe) -> list[dict[str, Any]] | None:
     """Say what the root disk is like: the options' word first, then the template's, then that it is encrypted."""
     if made.root_disk is None:
         return None
-    of_template = (made.template.data.get("BlockDeviceMappings") if made.template else None) or ()
+    of_template = made.template_data.get("BlockDeviceMappings") or ()
     disks = {str(disk.get("DeviceName")): dict(disk) for disk in of_template}
     root = disks.pop(made.root_disk.name, None)
     if root is not None and made.root_volume is None:

@@ -42,9 +42,8 @@ class Subject:
     @property
     def groups(self) -> tuple[str, ...]:
         """Return their security groups; none where EC2 takes the default one, or a template names them otherwise."""
-        data = self.recipe.template.data if self.recipe.template else {}
-        found = self.recipe.security_group_ids or self.interface.get("Groups") or data.get("SecurityGroupIds") or ()
-        return tuple(found)
+        of_template = self.interface.get("Groups") or self.recipe.template_data.get("SecurityGroupIds") or ()
+        return self.recipe.security_group_ids or tuple(of_template)
 
     @property
     def public(self) -> bool | None:
@@ -55,8 +54,7 @@ class Subject:
     @property
     def profile(self) -> str | None:
         """Return the name of their instance profile."""
-        data = self.recipe.template.data if self.recipe.template else {}
-        of_template = data.get("IamInstanceProfile") or {}
+        of_template = self.recipe.template_data.get("IamInstanceProfile") or {}
         named = self.recipe.iam_instance_profile or of_template.get("Arn") or of_template.get("Name")
         return named.rpartition("/")[2] if named else None
 
