@@ -18,7 +18,7 @@ from .homes import Homes
 from .launcher import Climb, Launcher, Order
 from .limiter import Limiter
 from .recipe import Recipe, Rung, offer_taken, rungs
-from .refusals import Meaning, Refusal
+from .refusals import PASSING, Meaning, Refusal
 from .sender import Permission, Sender
 
 logger = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 JITTER = 1.0
 #: Refusals after which a pool's launches stop: nothing but a change helps.
 LASTING = frozenset({Meaning.FATAL, Meaning.CREDENTIALS})
-#: Refusals of a lookup that pass by themselves.
-PASSING = frozenset({Meaning.UNCLEAR, Meaning.UNREACHABLE, Meaning.THROTTLED})
 
 
 class Launches:

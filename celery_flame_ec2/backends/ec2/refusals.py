@@ -64,7 +64,11 @@ NEXT_RUNG = frozenset({Meaning.CAPACITY, Meaning.SUBNET, Meaning.QUOTA, Meaning.
 #: Answers that say nothing of a request that was sent before and not answered: EC2 did not look whether it knows it.
 UNTOLD = frozenset({Meaning.UNCLEAR, Meaning.UNREACHABLE, Meaning.THROTTLED, Meaning.CREDENTIALS})
 
-FORBIDDEN = ("UnauthorizedOperation", "AccessDenied", "AccessDeniedException")
+#: Refusals that pass by themselves: another try may not meet them.
+PASSING = frozenset({Meaning.UNCLEAR, Meaning.UNREACHABLE, Meaning.THROTTLED})
+
+#: What the codes begin with that say that a right is missing; S3 says no more than 403 to a HEAD.
+FORBIDDEN = ("UnauthorizedOperation", "AccessDenied", "HTTP 403")
 #: SDK errors that were raised before anything was sent, for want of credentials.
 NO_CREDENTIALS = frozenset({
     "CredentialRetrievalError", "NoAuthTokenError", "NoCredentialsError", "PartialCredentialsError",
@@ -151,7 +155,7 @@ class Refusal:
     @property
     def forbidden(self) -> bool:
         """Return whether an IAM policy does not allow the action."""
-        return self.code in FORBIDDEN
+        return self.code.startswith(FORBIDDEN)
 
     @property
     def remedy(self) -> str:

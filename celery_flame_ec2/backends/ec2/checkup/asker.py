@@ -8,11 +8,9 @@ from typing import Any, TypeVar
 from ....errors import BackendError
 from ....finding import Finding, failed, unknown
 from ..clients import Clients, Place, Refused, asking
-from ..refusals import FORBIDDEN, Meaning, Refusal
+from ..refusals import PASSING, Meaning, Refusal
 
 T = TypeVar("T")
-#: Refusals that another try may not meet.
-PASSING = frozenset({Meaning.UNCLEAR, Meaning.UNREACHABLE, Meaning.THROTTLED})
 
 
 class Asker:
@@ -75,11 +73,6 @@ def not_told(check: str, answer: Refusal, *, needed: bool = False) -> Finding:
         return unknown(check, said, "see that this machine reaches AWS, and ask again", silent=True)
     if answer.meaning is Meaning.CREDENTIALS:
         return unknown(check, f"{answer.action}: AWS does not know the caller", "see credentials")
-    if is_forbidden(answer) and not needed:
+    if answer.forbidden and not needed:
         return unknown(check, said, f"allow {answer.action} to whoever runs this, or look yourself")
     return failed(check, said, answer.remedy)
-
-
-def is_forbidden(answer: Refusal) -> bool:
-    """Tell whether a right is missing; S3 says no more than 403 to a HEAD."""
-    return answer.code.startswith(FORBIDDEN) or answer.code == "HTTP 403"

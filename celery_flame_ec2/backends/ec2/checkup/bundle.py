@@ -9,7 +9,7 @@ from typing import Any
 
 from ....finding import Finding, failed, ok, unknown, warning
 from ..refusals import Refusal
-from .asker import is_forbidden, not_told
+from .asker import not_told
 
 Answer = Mapping[str, Any] | Refusal
 MISSING = frozenset({"HTTP 404", "NoSuchKey", "NoSuchBucket", "NotFound"})
@@ -20,7 +20,7 @@ def bucket(answer: Answer, name: str, region: str) -> Finding | None:
     if isinstance(answer, Refusal):
         if answer.code in MISSING:
             return failed("bundle", f"there is no bucket {name}", "create it, or check option 's3_bundle_url'")
-        return None if is_forbidden(answer) else not_told("bundle", answer)
+        return None if answer.forbidden else not_told("bundle", answer)
     home = answer.get("BucketRegion") or region
     if home == region:
         return None
@@ -70,7 +70,7 @@ def role(roles: list[str], url: str) -> Finding:
 def _refused(answer: Refusal, url: str) -> Finding:
     if answer.code in MISSING:
         return failed("bundle", f"there is no {url}", _upload(url))
-    if is_forbidden(answer):
+    if answer.forbidden:
         told = f"the caller may not read {url}, so whether it is there cannot be told"
         return unknown("bundle", told, "ask as someone with s3:GetObject and s3:ListBucket there")
     return not_told("bundle", answer)

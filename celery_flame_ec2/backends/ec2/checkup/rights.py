@@ -10,8 +10,8 @@ from typing import Any
 
 from ....finding import Finding, failed, ok
 from ..recipe import Rung
-from ..refusals import Meaning, Refusal
-from .asker import PASSING, is_forbidden, not_told
+from ..refusals import PASSING, Meaning, Refusal
+from .asker import not_told
 
 #: EC2's yes to a dry run.
 GRANTED = "DryRunOperation"
@@ -95,7 +95,7 @@ def _refused(refused: list[tuple[Rung, Refusal]], *, everything: bool) -> Findin
 
 
 def _remedy(answer: Refusal) -> str:
-    if not is_forbidden(answer):
+    if not answer.forbidden:
         return answer.remedy
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
     named = re.search(r"perform:? (\w+:\w+)(?: on resource:? (\S+))?", answer.message)
