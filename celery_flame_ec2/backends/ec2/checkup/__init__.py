@@ -171,7 +171,7 @@ def _dry_run(asker: Asker, request: Mapping[str, Any]) -> Refusal | Finding:
 
 
 def _machine(subject: Subject) -> Iterator[Finding]:
-    (image,) = described_image(subject)
+    image = described_image(subject)
     yield image if isinstance(image, Finding) else machine.image(image)
     wanted = list(dict.fromkeys(subject.recipe.known_types))
     if not wanted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,23 +121,21 @@ def _of_options(options: Ec2Options) -> Recipe:
     )
 
 
-def described_image(subject: Subject) -> Iterator[Mapping[str, Any] | Finding]:
-    """Yield what EC2 describes of the image the instances boot, or why it cannot."""
+def described_image(subject: Subject) -> Mapping[str, Any] | Finding:
+    """Return what EC2 describes of the image the instances boot, or why it cannot."""
     image, asker = subject.recipe.image, subject.asker
     if not image:
-        yield unknown("image", "nobody could be asked which it is", "mend what failed above")
-        return
+        return unknown("image", "nobody could be asked which it is", "mend what failed above")
     if image.startswith(lookups.RESOLVE):
         named = asker.ask("ssm:GetParameter", lookups.image_id, asker.clients.ssm(asker.place), image)
         if isinstance(named, Refusal):
-            yield not_told("image", named, needed=True)
-            return
+            return not_told("image", named, needed=True)
         image = named
     client = asker.clients.ec2(asker.place)
     answer: Any = asker.ask("ec2:DescribeImages", client.describe_images, ImageIds=[image])
     if isinstance(answer, Refusal):
-        yield not_told("image", answer, needed=True)
-    elif not answer.get("Images"):
-        yield failed("image", f"there is no {image} in this region", "check options 'image_id' and 'region'")
-    else:
-        yield answer["Images"][0]
+        return not_told("image", answer, needed=True)
+    if not answer.get("Images"):
+        return failed("image", f"there is no {image} in this region", "check options 'image_id' and 'region'")
+    described: Mapping[str, Any] = answer["Images"][0]
+    return described
