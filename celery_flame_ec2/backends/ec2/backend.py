@@ -21,7 +21,7 @@ from .homes import VISIBLE_WITHIN, Homes
 from .instances import LIVING, OWNER, POOL, has_ended, read_tags, runner_of
 from .launches import Launches
 from .refusals import Meaning, ending, refusal
-from .sender import Permission
+from .sender import Consent
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -52,9 +52,9 @@ class Ec2Backend(Backend):
         self._clients = clients or Clients()
         self._cookbook = Cookbook(self._clients, environ=environ, clock=ticks)
         self._ticks, self._homes = ticks, Homes()
-        permission = Permission(announce=lambda launch: self.announce(launch), guard=lambda: self.guard())
+        consent = Consent(announce=lambda launch: self.announce(launch), guard=lambda: self.guard())
         self._launches = Launches(
-            self._clients, self._cookbook, permission, self._homes, clock=clock, ticks=ticks, jitter=jitter
+            self._clients, self._cookbook, consent, self._homes, clock=clock, ticks=ticks, jitter=jitter
         )
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:

@@ -19,7 +19,7 @@ from .launcher import Climb, Launcher, Order
 from .limiter import Limiter
 from .recipe import Recipe, Rung, offer_taken, rungs
 from .refusals import PASSING, Meaning, Refusal
-from .sender import Permission, Sender
+from .sender import Consent, Sender
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ class Launches:
         self,
         clients: Clients,
         cookbook: Cookbook,
-        permission: Permission,
+        consent: Consent,
         homes: Homes,
         *,
         clock: Callable[[], float],
         ticks: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        self._clients, self._cookbook, self._permission, self._homes = clients, cookbook, permission, homes
+        self._clients, self._cookbook, self._consent, self._homes = clients, cookbook, consent, homes
         self._clock, self._ticks, self._jitter = clock, ticks, jitter
         self._halts = Halts(RECIPE_TTL)
         self._launchers: dict[Place, Launcher] = {}
@@ -98,7 +98,7 @@ class Launches:
     def _launcher(self, place: Place) -> Launcher:
         if place not in self._launchers:
             limiter = Limiter(self._ticks(), self._jitter)
-            sender = Sender(self._clients, place, self._permission, limiter, self._ticks)
+            sender = Sender(self._clients, place, self._consent, limiter, self._ticks)
             self._launchers[place] = Launcher(sender, limiter, clock=self._clock, ticks=self._ticks)
         return self._launchers[place]
 

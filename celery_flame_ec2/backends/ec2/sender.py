@@ -42,7 +42,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Permission:
+class Consent:
     """What is asked of whoever may forbid a launch: `announce` before a new one, `guard` before every request."""
 
     announce: Callable[[Launch], None]
@@ -53,9 +53,9 @@ class Sender:
     """Sends launch requests to one place. `open` are those without an answer, by token: it alone may end them."""
 
     def __init__(
-        self, clients: Clients, place: Place, permission: Permission, limiter: Limiter, ticks: Callable[[], float]
+        self, clients: Clients, place: Place, consent: Consent, limiter: Limiter, ticks: Callable[[], float]
     ) -> None:
-        self._clients, self._place, self._permission = clients, place, permission
+        self._clients, self._place, self._consent = clients, place, consent
         self._limiter, self._ticks = limiter, ticks
         self.open: dict[str, Attempt] = {}
 
@@ -66,8 +66,8 @@ class Sender:
         """
         token = attempt.launch.token
         self.open = {name: each for name, each in self.open.items() if attempt.at - each.at < KEPT}
-        self._permission.announce(attempt.launch)
-        self._permission.guard()
+        self._consent.announce(attempt.launch)
+        self._consent.guard()
         self.open[token] = attempt  # from here on only an answer can tell that nothing comes of it
         answer = self._ask(attempt)
         if _means(answer, Meaning.UNCLEAR):
@@ -79,7 +79,7 @@ class Sender:
 
     def send_again(self, attempt: Attempt) -> Answer:
         """Send an open request once more. A no counts only where EC2 must have looked what came of the first."""
-        self._permission.guard()
+        self._consent.guard()
         if not self._limiter.take_request(self._ticks()):
             wait = f"no answer so far; the next request is allowed in {self._limiter.wait(self._ticks()):.1f} s"
             return Refusal(meaning=Meaning.UNCLEAR, action=ACTION, code="", message=wait)
@@ -102,7 +102,7 @@ class Sender:
         if _means(answer, Meaning.CREDENTIALS):
             logger.info("looking for other AWS credentials: %s", answer)
             self._clients.renew()
-            self._permission.guard()
+            self._consent.guard()
             answer = self._ask_once(attempt)
         if _means(answer, Meaning.THROTTLED):
             rest = self._limiter.throttled(self._ticks())
