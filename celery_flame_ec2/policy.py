@@ -27,11 +27,15 @@ class Unknown:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Demand:
-    """Tasks, by count: waiting in the queues, running on runners, and what the parent's own processes can take."""
+    """Tasks, by count: waiting in the queues, running on runners, and what the parent's own processes can take.
+
+    `taken` is how many runners accepted since some moment in the past: it only ever grows.
+    """
 
     waiting: int
     running: int = 0
     local_free: int = 0
+    taken: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
