@@ -12,7 +12,8 @@ FlameError
 ├── HoldingsError       Redis did not say, or take back, what runners hold
 ├── OrderError          runners cannot be told to take work, or none
 ├── MetadataError       instance metadata did not answer
-└── ReleaseError        a release cannot be built or read
+├── ReleaseError        a release cannot be built or read
+└── TraceError          a recorded load cannot be read, or none can be recorded
 """
 
 from __future__ import annotations
@@ -93,3 +94,7 @@ class MetadataError(FlameError):
 
 class ReleaseError(FlameError):
     """Raised when a release cannot be built or read."""
+
+
+class TraceError(FlameError):
+    """Raised when a recorded load cannot be read, naming file, line and reason, or cannot be recorded."""
