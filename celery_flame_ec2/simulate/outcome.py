@@ -23,11 +23,13 @@ class Outcome:
     """What came of one run. Times are seconds.
 
     `waits` holds for each task that ran to its end how long it waited, from its arrival to the start of that run, in
-    the order of ends. `billed` are seconds of all machines, from launch to end, each at least what is billed at least.
-    `moments` are a thinned record for pictures, `decisions` pairs of a moment and the reason of what was done then.
+    the order of ends; `starts` the moments of those starts. `billed` are seconds of all machines, from launch to end,
+    each at least what is billed at least. `moments` are a thinned record for pictures, `decisions` pairs of a moment
+    and the reason of what was done then.
     """
 
     waits: array[float] = field(default_factory=lambda: array("d"))
+    starts: array[float] = field(default_factory=lambda: array("d"))
     billed: float = 0.0
     busy: float = 0.0
     launches: int = 0

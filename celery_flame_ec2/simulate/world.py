@@ -204,6 +204,7 @@ class _World:
             return  # its machine was taken away
         self._changed = True
         self.outcome.waits.append(wait)
+        self.outcome.starts.append(task.arrival + wait)
         self.outcome.busy += task.runtime
         machine.active -= 1
         self._offer(machine)
