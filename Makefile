@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/py
 SERVERS := openssl rabbitmq-server redis-server
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-launch bench-queues chaos-launch clean
+.PHONY: demo test lint box bench-burst bench-launch bench-policy bench-queues chaos-launch clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -35,6 +35,13 @@ bench-burst: $(VENV)/.tools
 bench-launch: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/python -m benchmarks.launch $(if $(JSON),--json $(JSON))
+
+# this policy and those of other tools on all loads, simulated: TRACES="file ..." for further loads; for a part of the
+# table LOADS="word ..." and POLICIES="word ..."; for other machines BOOT=seconds, SLOTS=n; ARGS=--help tells the rest
+bench-policy: $(VENV)/.tools
+	$(BIN)/python -m benchmarks.policy $(if $(TRACES),--traces $(TRACES)) $(if $(LOADS),--loads $(LOADS)) \
+		$(if $(POLICIES),--policies $(POLICIES)) $(if $(BOOT),--boot $(BOOT)) $(if $(SLOTS),--slots $(SLOTS)) \
+		$(if $(JSON),--json $(JSON)) $(ARGS)
 
 bench-queues: $(VENV)/.tools
 	.ci/debian $(SERVERS)

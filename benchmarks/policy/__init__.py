@@ -1,0 +1,1 @@
+"""Does the policy wait less and cost less than those of other tools?"""

@@ -1,0 +1,44 @@
+"""celery-ecs-autoscaler 1.0.0 (its targets.py and scaler.py): steps by the pressure of waiting messages on slots.
+
+Its loop looks every 15 s. Waiting messages over slots of the desired tasks is the pressure: above 0.75 up to two more,
+below 0.25 one fewer, each with a cooldown of its own. Its bounds 1 and 20 are left to the pool here: max is the same
+for all, and min 0 costs it less.
+"""
+
+from __future__ import annotations
+
+import math
+
+from celery_flame_ec2.config import PoolSettings
+from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
+from celery_flame_ec2.runner import RunnerState
+
+from .peer import resize
+
+INTERVAL = 15.0
+HIGH, LOW = 0.75, 0.25
+STEP_OUT, STEP_IN = 2, 1
+COOLDOWN_OUT, COOLDOWN_IN = 60.0, 120.0
+
+
+class Pressure:
+    """Steps out and in, each after its own cooldown; what runs is not seen."""
+
+    def __init__(self) -> None:
+        self._out_at = self._in_at = -math.inf
+
+    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
+        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
+        slots, current = pool.max_concurrency or 1, fleet.count(RunnerState.BOOTING, RunnerState.UP)
+        pressure = demand.waiting / max(1, current * slots)
+        desired = math.ceil(demand.waiting / (slots * HIGH))
+        wanted = current
+        if pressure > HIGH and now - self._out_at >= COOLDOWN_OUT:
+            wanted = max(current, min(pool.max, desired, current + STEP_OUT))
+        elif pressure < LOW and now - self._in_at >= COOLDOWN_IN:
+            wanted = max(pool.min, current - STEP_IN)
+        if wanted > current:
+            self._out_at = now
+        elif wanted < current:
+            self._in_at = now
+        return resize(pool, fleet, wanted, f"pressure {pressure:.2f}: {wanted}")
