@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import PoolSettings
+from ..experience import Experience
 from ..policy import Demand, Fleet, Plan, Unknown, room
 from ..runner import Runner, RunnerState
 from .load import Task
@@ -51,7 +52,7 @@ class _Machine:
     """One runner of the world: what it is billed for, and what it does."""
 
     __slots__ = (
-        "active", "cordoned", "generation", "id", "launched_at", "runner", "runs", "seen", "slots", "stamp", "state",
+        "active", "check_at", "generation", "id", "idle_since", "launched_at", "runner", "runs", "slots", "state",
         "warm",
     )  # fmt: skip
 
@@ -63,20 +64,17 @@ class _Machine:
         self.state = RunnerState.BOOTING
         self.active = 0
         self.runs: dict[int, Task] = {}
-        self.stamp = 0  # changes whenever it becomes busy or idle
         self.generation = 0  # changes whenever its free slots are not to be found any more
-        self.seen: tuple[RunnerState, int] | None = None
-        self.runner: Runner | None = None
+        self.idle_since: float | None = None
+        self.check_at = math.inf  # when it is looked at next whether it was idle for long enough
+        self.runner: Runner | None = None  # as a parent sees it, until that changes
 
     def as_seen(self, pool: str) -> Runner:
-        """Return it as a parent sees it; the same value as long as nothing changes."""
-        look = (self.state, self.active)
-        if self.runner is None or look != self.seen:
-            self.seen = look
-            self.runner = Runner(
-                id=self.id, pool=pool, launched_at=EPOCH + self.launched_at, state=self.state, warm=self.warm,
-                active=self.active, shutting_down=self.state is RunnerState.ENDING,
-            )  # fmt: skip
+        """Return it as a parent sees it now."""
+        self.runner = Runner(
+            id=self.id, pool=pool, launched_at=EPOCH + self.launched_at, state=self.state, warm=self.warm,
+            active=self.active, shutting_down=self.state is RunnerState.ENDING,
+        )  # fmt: skip
         return self.runner
 
 
@@ -88,37 +86,47 @@ def simulate(
     conditions: Conditions | None = None,
     interval: float = 1.0,
     seed: int = 0,
+    settled: float = math.inf,
     until: float = math.inf,
 ) -> Outcome:
     """Play `tasks`, in the order of their arrivals, until all are done and all machines ended, or `until`.
 
-    `pool.max_concurrency` must be known. The same arguments give the same outcome.
+    `pool.max_concurrency` must be known. When nothing has changed for `settled` seconds the policy is not asked again
+    until something does; it should be no less than the policy remembers. The same arguments give the same outcome.
 
     Raises:
         ValueError: the arrivals are out of order.
     """
-    return _World(tasks, pool, policy, conditions or Conditions(), interval, seed).run(until)
+    return _World(tasks, pool, policy, conditions or Conditions(), interval, seed, settled).run(until)
 
 
 class _World:
     def __init__(
         self, tasks: Iterable[Task], pool: PoolSettings, policy: Policy, conditions: Conditions, interval: float,
-        seed: int,
+        seed: int, settled: float,
     ) -> None:  # fmt: skip
         self._tasks: Iterator[Task] = iter(tasks)
         self._pool, self._policy, self._conditions, self._interval = pool, policy, conditions, interval
+        self._settled = settled
         self._slots = pool.max_concurrency or 1
+        self._patience = {warm: pool.limits(warm=warm).idle_shutdown_after for warm in (False, True)}
         self._random = random.Random(seed)  # noqa: S311  nothing secret is drawn
         self._queue: deque[Task] = deque()
         #: Free slots, the one that waited longest first, each with its machine's generation.
         self._free: deque[tuple[_Machine, int]] = deque()
-        self._events: list[tuple[float, int, Callable[..., None], Any, int]] = []
+        self._events: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._count = 0
         self._machines: dict[str, _Machine] = {}
+        #: Tasks that run on machines of whatever state, and on those that do not end.
+        self._busy = self._running = 0
         self._taken = 0
+        self._past = Experience()
+        self._boots: list[float] = []
+        self._fleet: Fleet | None = None
         self._now = 0.0
         self._next: Task | None = None
         self._changed = True
+        self._changed_at = 0.0
         self.outcome = Outcome()
         self._thinned = 1.0
 
@@ -127,8 +135,10 @@ class _World:
     def run(self, until: float) -> Outcome:
         self._draw()
         tick = 0.0
-        while tick < until and not self._over():
+        while not self._over():
             tick = max(tick, self._skipped(tick))
+            if tick >= until:
+                break
             self._pass(tick)
             self._round()
             tick += self._interval
@@ -136,33 +146,41 @@ class _World:
 
     def _over(self) -> bool:
         """Tell whether all tasks are done and all machines gone but those that always stay."""
-        left = self._next is not None or self._queue or any(machine.active for machine in self._machines.values())
+        left = self._next is not None or self._queue or self._busy
         return not left and len(self._machines) <= self._pool.min and self.outcome.rounds > 0
 
     def _skipped(self, tick: float) -> float:
-        """Return the next round before which anything can change: without work or machines, that of the next arrival."""
-        if self._machines or self._queue or self._pool.min or self._next is None:
+        """Return the next round that may differ from the one before.
+
+        Where all is settled that is the first after the next event, and the one before it: a parent that looks each
+        time would know that what it sees then is new. Infinity where nothing will ever happen again.
+        """
+        idle = not (self._machines or self._queue or self._pool.min)
+        if not idle and tick - self._changed_at <= self._settled:
             return tick
-        return math.ceil(self._next.arrival / self._interval) * self._interval
+        due = min(self._next.arrival if self._next else math.inf, self._events[0][0] if self._events else math.inf)
+        return (math.ceil(due / self._interval) - 1) * self._interval if due < math.inf else math.inf
 
     def _pass(self, tick: float) -> None:
         """Let everything happen until `tick`."""
-        events = self._events
+        events, pop = self._events, heapq.heappop
         while True:
-            arrival = self._next.arrival if self._next is not None else math.inf
             due = events[0][0] if events else math.inf
-            if arrival > tick and due > tick:
-                break
-            if arrival <= due:
-                self._arrive()
+            following = self._next
+            if following is not None and following.arrival <= due:
+                if following.arrival > tick:
+                    break
+                self._arrive(following)
+            elif due <= tick:
+                self._now, _, happen, what = pop(events)
+                happen(what)
             else:
-                self._now, _, happen, what, stamp = heapq.heappop(events)
-                happen(what, stamp)
+                break
         self._now = tick
 
-    def _later(self, at: float, happen: Callable[..., None], what: Any, stamp: int = 0) -> None:
+    def _later(self, at: float, happen: Callable[[Any], None], what: Any) -> None:
         self._count += 1
-        heapq.heappush(self._events, (at, self._count, happen, what, stamp))
+        heapq.heappush(self._events, (at, self._count, happen, what))
 
     # work
 
@@ -171,9 +189,7 @@ class _World:
         if before is not None and self._next is not None and self._next.arrival < before.arrival:
             raise ValueError(f"a task arrives at {self._next.arrival:g} s, after one at {before.arrival:g} s")
 
-    def _arrive(self) -> None:
-        task = self._next
-        assert task is not None  # noqa: S101  the caller looked
+    def _arrive(self, task: Task) -> None:
         self._now, self._changed = task.arrival, True
         self._draw()
         machine = None if self._queue else self._free_slot()
@@ -190,26 +206,31 @@ class _World:
         return None
 
     def _take(self, machine: _Machine, task: Task) -> None:
-        machine.active += 1
-        machine.stamp += 1
         self._taken += 1
-        run = self._taken
-        machine.runs[run] = task
-        self._later(self._now + task.runtime, self._done, (machine, run, self._now - task.arrival))
+        self._busy += 1
+        self._running += 1
+        machine.active += 1
+        machine.idle_since = None
+        self._look_changed(machine)
+        machine.runs[self._taken] = task
+        self._later(self._now + task.runtime, self._done, (machine, self._taken, self._now))
 
-    def _done(self, what: tuple[_Machine, int, float], _: int) -> None:
-        machine, run, wait = what
+    def _done(self, what: tuple[_Machine, int, float]) -> None:
+        machine, run, start = what
         task = machine.runs.pop(run, None)
         if task is None:
             return  # its machine was taken away
         self._changed = True
-        self.outcome.waits.append(wait)
-        self.outcome.starts.append(task.arrival + wait)
+        self.outcome.waits.append(start - task.arrival)
+        self.outcome.starts.append(start)
         self.outcome.busy += task.runtime
+        self._busy -= 1
+        self._running -= machine.state is not RunnerState.ENDING
         machine.active -= 1
-        self._offer(machine)
+        self._look_changed(machine)
+        self._offer(machine, 1)
 
-    def _offer(self, machine: _Machine, slots: int = 1) -> None:
+    def _offer(self, machine: _Machine, slots: int) -> None:
         """Let so many free slots of a machine take what waits, or wait themselves."""
         if machine.state is RunnerState.UP:
             while slots and self._queue:
@@ -220,20 +241,35 @@ class _World:
             self._idle(machine)
 
     def _idle(self, machine: _Machine) -> None:
-        machine.stamp += 1
+        machine.idle_since = self._now
         if machine.state is RunnerState.ENDING:
-            return self._later(self._now + self._conditions.ending, self._gone, machine)
-        patience = self._pool.limits(warm=machine.warm).idle_shutdown_after
-        if machine.state is RunnerState.CORDONED:
-            own = self._conditions.cordoned_patience
-            patience = own if own is not None else patience if patience is not None else 60.0
-        if patience is not None:
-            self._later(self._now + patience, self._idled_out, machine, machine.stamp)
-        return None
+            self._later(self._now + self._conditions.ending, self._gone, machine)
+            return
+        patience = self._patience_of(machine)
+        if patience is not None and self._now + patience < machine.check_at:
+            machine.check_at = self._now + patience
+            self._later(machine.check_at, self._look_idle, machine)
 
-    def _idled_out(self, machine: _Machine, stamp: int) -> None:
-        if machine.stamp == stamp and machine.id in self._machines:
+    def _patience_of(self, machine: _Machine) -> float | None:
+        """Return after how many seconds without work it ends."""
+        patience, own = self._patience[machine.warm], self._conditions.cordoned_patience
+        if machine.state is not RunnerState.CORDONED:
+            return patience
+        return own if own is not None else patience if patience is not None else 60.0
+
+    def _look_idle(self, machine: _Machine) -> None:
+        """End a machine that was idle for long enough, else look again when it may have been."""
+        if machine.check_at != self._now:
+            return  # it is looked at earlier, or is gone
+        machine.check_at = math.inf
+        patience = self._patience_of(machine)
+        if machine.idle_since is None or patience is None:
+            return
+        if machine.idle_since + patience <= self._now:
             self._end(machine)
+        else:
+            machine.check_at = machine.idle_since + patience
+            self._later(machine.check_at, self._look_idle, machine)
 
     # machines
 
@@ -247,90 +283,109 @@ class _World:
             else:
                 self._later(self._now + self._boot(), self._up, machine)
         self.outcome.peak = max(self.outcome.peak, len(self._machines))
+        self._fleet = None
 
     def _boot(self) -> float:
         spread = self._conditions.boot_spread
         return self._conditions.boot * self._random.lognormvariate(-spread * spread / 2, spread)
 
-    def _up(self, machine: _Machine, _: int) -> None:
-        machine.state, self._changed = RunnerState.UP, True
-        self._later(self._now + self._pool.max_lifetime, self._too_old, machine)
+    def _up(self, machine: _Machine) -> None:
+        self._turn(machine, RunnerState.UP)
+        self._boots.append(self._now - machine.launched_at)
+        self._later(self._now + self._pool.max_lifetime, self._end, machine)
         if self._conditions.interruptions:
             wait = self._random.expovariate(self._conditions.interruptions / 3600)
             self._later(self._now + wait, self._noticed, machine)
         self._offer(machine, machine.slots)
 
-    def _lost(self, machine: _Machine, _: int) -> None:
+    def _lost(self, machine: _Machine) -> None:
         self.outcome.lost_boots += 1
-        self._gone(machine, 0)
+        self._gone(machine)
 
-    def _too_old(self, machine: _Machine, _: int) -> None:
-        if machine.id in self._machines:
-            self._end(machine)
-
-    def _noticed(self, machine: _Machine, _: int) -> None:
+    def _noticed(self, machine: _Machine) -> None:
         if machine.id in self._machines:
             self.outcome.interrupted += 1
             self._end(machine)
             self._later(self._now + NOTICE, self._taken_away, machine)
 
-    def _taken_away(self, machine: _Machine, _: int) -> None:
+    def _taken_away(self, machine: _Machine) -> None:
         if machine.id in self._machines:
             self.outcome.rerun += len(machine.runs)
+            self._busy -= len(machine.runs)
             self._queue.extendleft(reversed(machine.runs.values()))
             machine.runs.clear()
-            self._gone(machine, 0)
+            self._gone(machine)
+
+    def _turn(self, machine: _Machine, state: RunnerState) -> None:
+        """Change its state; only one that is up has free slots to be found."""
+        machine.state = state
+        machine.generation += 1
+        self._changed = True
+        self._look_changed(machine)
+
+    def _look_changed(self, machine: _Machine) -> None:
+        machine.runner = self._fleet = None
 
     def _end(self, machine: _Machine) -> None:
         """Begin its drain: it takes nothing more, and ends when it is idle."""
-        if machine.state is RunnerState.ENDING:
-            return
-        machine.state, self._changed = RunnerState.ENDING, True
-        machine.generation += 1
-        if not machine.active:
-            self._idle(machine)
+        if machine.state is not RunnerState.ENDING and machine.id in self._machines:
+            self._turn(machine, RunnerState.ENDING)
+            self._running -= machine.active
+            if not machine.active:
+                self._idle(machine)
 
-    def _gone(self, machine: _Machine, _: int) -> None:
+    def _gone(self, machine: _Machine) -> None:
         if self._machines.pop(machine.id, None) is None:
             return
-        machine.generation += 1
-        self._changed = True
+        self._fleet, self._changed = None, True
         self.outcome.billed += max(self._conditions.billed_at_least, self._now - machine.launched_at)
 
     def _cordon(self, machine: _Machine) -> None:
         if machine.state is RunnerState.UP:
-            machine.state = RunnerState.CORDONED
-            machine.generation += 1
+            self._turn(machine, RunnerState.CORDONED)
             if not machine.active:
                 self._idle(machine)
 
     def _uncordon(self, machine: _Machine) -> None:
         if machine.state is RunnerState.CORDONED:
-            machine.state = RunnerState.UP
+            self._turn(machine, RunnerState.UP)
             self._offer(machine, machine.slots - machine.active)
 
     # rounds
 
     def _round(self) -> None:
         self.outcome.rounds += 1
-        name = self._pool.name
-        fleet = Fleet(runners=tuple([machine.as_seen(name) for machine in self._machines.values()]))
-        running = sum([m.active for m in self._machines.values() if m.state in (RunnerState.UP, RunnerState.CORDONED)])
-        demand = Demand(waiting=len(self._queue), running=running, taken=self._taken)
-        plan = self._policy(self._pool, demand, fleet, EPOCH + self._now)
-        launch = min(plan.launch, room(self._pool, fleet))
+        now, running = EPOCH + self._now, self._running
+        fleet = self._seen()
+        self._past = self._past.after(
+            waiting=len(self._queue), running=running, taken=self._taken, now=now, boots=self._boots
+        )
+        self._boots.clear()
+        demand = Demand(waiting=len(self._queue), running=running, past=self._past)
+        plan = self._policy(self._pool, demand, fleet, now)
+        launch = min(plan.launch, room(self._pool, fleet)) if plan.launch > 0 else 0
+        if launch > 0 or plan.cordon or plan.uncordon:
+            self._follow(plan, launch)
+        if self._changed:
+            self._record(running)
+            self._changed, self._changed_at = False, self._now
+
+    def _seen(self) -> Fleet:
+        """Return the machines as a parent sees them; the same value as long as nothing changes."""
+        if self._fleet is None:
+            name = self._pool.name
+            self._fleet = Fleet(runners=tuple([m.runner or m.as_seen(name) for m in self._machines.values()]))
+        return self._fleet
+
+    def _follow(self, plan: Plan, launch: int) -> None:
         if launch > 0:
             self._launch(launch, plan.warm)
         for runner_id in plan.cordon:
             self._cordon(self._machines[runner_id])
         for runner_id in plan.uncordon:
             self._uncordon(self._machines[runner_id])
-        if launch > 0 or plan.cordon or plan.uncordon:
-            self.outcome.decisions.append((self._now, plan.reason))
-            self._changed = True
-        if self._changed:
-            self._record(running)
-            self._changed = False
+        self.outcome.decisions.append((self._now, plan.reason))
+        self._changed = True
 
     def _record(self, running: int) -> None:
         moments = self.outcome.moments
@@ -349,6 +404,6 @@ class _World:
 
     def _finished(self) -> Outcome:
         for machine in list(self._machines.values()):
-            self._gone(machine, 0)
+            self._gone(machine)
         self.outcome.ended_at = self._now
         return self.outcome
