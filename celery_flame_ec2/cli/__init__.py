@@ -15,6 +15,7 @@ from .reap import reap
 from .release import release
 from .serve import serve
 from .show import plan, user_data
+from .simulate import simulate_
 from .status import status
 
 
@@ -34,5 +35,5 @@ def flame() -> None:
     """Let workers burst past this machine: launch, watch and end runners."""
 
 
-for command in (serve, child, plan, status, cordon, uncordon, doctor, user_data, reap, release, iam_policy):
+for command in (serve, child, plan, status, cordon, uncordon, doctor, user_data, reap, release, iam_policy, simulate_):
     flame.add_command(command)

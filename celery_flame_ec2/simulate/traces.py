@@ -27,6 +27,8 @@ GZIP = b"\x1f\x8b"
 ARRIVAL, RUNTIME, QUEUE = "arrival", "runtime", "queue"
 #: Characters of a line that is refused, at most, before it is read any further.
 LONGEST_LINE = 10_000
+#: The largest number of seconds: not even milliseconds since the epoch, taken for seconds, are more.
+LONGEST = 1e13
 
 
 def read_trace(path: Path, *, queues: Collection[str] = ()) -> list[Task]:
@@ -95,7 +97,7 @@ class _Lines:
             value = float(text)
         except ValueError:
             value = math.nan
-        self.refuse(not math.isfinite(value), f"{what} must be a number of seconds, got {_shown(text)}")
+        self.refuse(not abs(value) <= LONGEST, f"{what} must be a number of seconds, got {_shown(text)}")
         return value
 
 
