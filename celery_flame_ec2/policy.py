@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 
 from .config import PoolSettings
+from .experience import Experience
 from .runner import Runner, RunnerState
 
 #: Seconds without launches after one failed launch; doubled for each further one in a row, up to the second number.
@@ -14,6 +16,14 @@ FAILURE_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Launches in a row whose runners did not come up, after which only one is tried at a time.
 PROBE_AFTER = 2
+#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs (Poisson).
+SPARE = 2.0
+#: The same where tasks may wait: so that they wait for longer than target_wait once in exp(TAIL) times or less often.
+TAIL = 3.0
+#: Runners there may be before any task was seen to its end, where tasks may wait: how many are needed is a guess.
+FIRST_RUNNERS = 10
+#: What a sum of floats may be off, in runners.
+ROUNDING = 1e-9
 #: States in which a runner takes work, or soon will.
 CAPACITY = frozenset({RunnerState.BOOTING, RunnerState.UP})
 
@@ -29,13 +39,13 @@ class Unknown:
 class Demand:
     """Tasks, by count: waiting in the queues, running on runners, and what the parent's own processes can take.
 
-    `taken` is how many runners accepted since some moment in the past: it only ever grows.
+    `past` is what the pool's queue taught until now.
     """
 
     waiting: int
     running: int = 0
     local_free: int = 0
-    taken: int = 0
+    past: Experience = field(default_factory=Experience)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,32 +107,105 @@ def room(pool: PoolSettings, fleet: Fleet) -> int:
 
 
 def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-    """Plan one round. `pool.max_concurrency` must be known; `now` is seconds since the epoch."""
+    """Plan one round. `pool.max_concurrency` must be known; `now` is seconds since the epoch.
+
+    Launch what still finds work when it is up; take back what was cordoned first; cordon what arrivals do not need.
+    """
     unknown = fleet if isinstance(fleet, Unknown) else demand
     if isinstance(fleet, Unknown) or isinstance(demand, Unknown):
         return Plan(held=True, reason=unknown.why)  # type: ignore[union-attr]
-    wanted, sum_in_words = _wanted(pool, demand)
-    launch = min(wanted - fleet.count(*CAPACITY) - fleet.unclear, room(pool, fleet))
-    reason = f"{sum_in_words}; {_standing(fleet)}"
-    if launch <= 0:
-        return Plan(wanted=wanted, reason=reason)
+    outlook = _outlook(pool, demand, fleet, now)
+    uncordon = _cordoned(fleet)[: max(0, outlook.keep - fleet.count(RunnerState.UP), outlook.missing)]
+    here = fleet.count(*CAPACITY) + fleet.unclear
+    wanted = min(pool.max, max(pool.min, here + outlook.missing))
+    launch = min(wanted - here - len(uncordon), room(pool, fleet))
+    reason = f"{_in_words(demand, outlook)}; {_standing(fleet)}"
+    if launch > 0:
+        return _launch(pool, fleet, launch, Plan(wanted=wanted, uncordon=uncordon, reason=reason), now)
+    surplus = 0 if uncordon else fleet.count(RunnerState.UP) - outlook.keep
+    return Plan(wanted=wanted, uncordon=uncordon, cordon=_least_busy(fleet, surplus), reason=reason)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Outlook:
+    """How many runners more would find work once they are up, and how many that are up must be kept."""
+
+    missing: int
+    keep: int
+    runtime: float
+    arriving: float
+
+
+def _outlook(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> _Outlook:
+    past, slots, runtime = demand.past, pool.max_concurrency or 1, demand.past.runtime
+    waiting = max(0, demand.waiting - demand.local_free)
+    arriving = max(past.steady, past.lasting)
+    missing = _missing(pool, waiting, fleet, past, now) if waiting else 0
+    busy = arriving * runtime
+    spare = SPARE * math.sqrt(busy)
+    if pool.target_wait > 0:
+        spare = min(spare, TAIL * runtime / pool.target_wait)
+    else:
+        busy = max(busy, float(demand.running))
+    now_needed = waiting * runtime / (pool.target_wait + runtime) + demand.running if waiting else 0.0
+    keep = max(pool.min, math.ceil(max(busy + spare, now_needed) / slots - ROUNDING))
+    return _Outlook(missing=missing, keep=keep, runtime=runtime, arriving=arriving)
+
+
+def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, now: float) -> int:
+    """Return how many runners more it takes for all that waits when they are up to start within `target_wait` then.
+
+    Slots that are there start one task each runtime; a new one starts one at once, and then so too.
+    """
+    slots, runtime, boot, target = pool.max_concurrency or 1, past.runtime, past.boot, pool.target_wait
+    coming = [min(boot, max(0.0, now - r.launched_at)) for r in fleet.runners if r.state is RunnerState.BOOTING]
+    coming += [0.0] * fleet.unclear
+    up = fleet.count(RunnerState.UP)
+    started = slots * (up * boot / runtime + sum(1 + early / runtime for early in coming))
+    left = waiting + past.steady * boot - started
+    if left <= 0:
+        return 0
+    here = slots * (up + len(coming))
+    more = (left * runtime + past.steady * runtime * target - here * target) / (target + runtime)
+    missing = max(0, math.ceil(more / slots - ROUNDING))
+    if past.is_first and target > 0:
+        missing = min(missing, max(0, FIRST_RUNNERS - up - len(coming)))
+    return missing
+
+
+def _launch(pool: PoolSettings, fleet: Fleet, launch: int, plan: Plan, now: float) -> Plan:
     held = _held(fleet, now)
     if held:
-        return Plan(wanted=wanted, held=True, reason=f"{reason}; {held}")
+        return dataclasses.replace(plan, held=True, reason=f"{plan.reason}; {held}")
     if _probes(fleet.failures, now):
-        launch, reason = 1, f"{reason}; one to try, after {_in_a_row(fleet.failures)} failed"
+        reason = f"{plan.reason}; one to try, after {_in_a_row(fleet.failures)} failed"
+        launch, plan = 1, dataclasses.replace(plan, reason=reason)
     warm = min(launch, max(0, pool.min - sum(runner.warm for runner in fleet.runners)))
-    return Plan(launch=launch, warm=warm, wanted=wanted, reason=reason)
+    return dataclasses.replace(plan, launch=launch, warm=warm)
 
 
-def _wanted(pool: PoolSettings, demand: Demand) -> tuple[int, str]:
-    slots = pool.max_concurrency or 1
-    tasks = max(0, demand.waiting - demand.local_free) + demand.running
-    wanted = max(pool.min, min(pool.max, math.ceil(tasks / slots)))
+def _cordoned(fleet: Fleet) -> tuple[str, ...]:
+    """Return the ids of cordoned runners, those first that still work: the others are about to end."""
+    found = [runner for runner in fleet.runners if runner.state is RunnerState.CORDONED]
+    return tuple(runner.id for runner in sorted(found, key=lambda runner: -runner.active))
+
+
+def _least_busy(fleet: Fleet, count: int) -> tuple[str, ...]:
+    """Return the ids of so many runners that are up; never those that are to stay."""
+    if count <= 0:
+        return ()
+    up = [runner for runner in fleet.runners if runner.state is RunnerState.UP and not runner.warm]
+    return tuple(runner.id for runner in sorted(up, key=lambda runner: (runner.active, runner.launched_at))[:count])
+
+
+def _in_words(demand: Demand, outlook: _Outlook) -> str:
     words = f"{demand.waiting} waiting, {demand.running} running on runners"
     if demand.local_free:
         words += f", {demand.local_free} free here"
-    return wanted, f"{words}: {tasks} tasks at {slots} a runner want {wanted} (min {pool.min}, max {pool.max})"
+    return (
+        f"{words}; {outlook.arriving:.2g} a second arrive, each runs {outlook.runtime:.2g} s: "
+        f"{outlook.missing} more would find work, {outlook.keep} are needed"
+    )
 
 
 def _standing(fleet: Fleet) -> str:

@@ -1,0 +1,115 @@
+"""What has a pool's queue taught: how much arrives, how long tasks run, how long boots take? Pure."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+#: Seconds that tasks, and boots, are taken to last as long as none has been seen; the former counts as one task seen.
+FIRST_RUNTIME, FIRST_BOOT = 30.0, 60.0
+#: Seconds after which a task that ended counts for 1/e of one that ends now: runtimes are learned over both, and the
+#: longer runtime holds, so that a sudden change is felt at once and a single short task is not taken for one.
+QUICK, SLOW = 60.0, 300.0
+#: Arrivals are counted over so many spans of so many seconds. The largest two do not count: a burst is not a rate.
+SPANS, SPAN, BURSTS = 6, 10.0, 2
+#: Seconds over which arrivals are averaged for what lasts.
+LASTING = 480.0
+#: The weight of one more boot in their mean.
+BOOT_WEIGHT = 0.3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """Seconds that slots were at work, and tasks that ended in them; both fade."""
+
+    seconds: float = 0.0
+    ended: float = 0.0
+
+    def after(self, elapsed: float, memory: float, *, seconds: float, ended: float) -> Work:
+        """Add what was done in the last `elapsed` seconds to what has faded since."""
+        kept = math.exp(-elapsed / memory)
+        return Work(seconds=self.seconds * kept + seconds, ended=self.ended * kept + ended)
+
+    def runtime(self, first: float, running: int) -> float:
+        """Estimate how long a task runs: the maximum likelihood for exponential runtimes, with `first` for one task.
+
+        Where fewer have ended than are running, nobody knows by how much these will outlast what they ran so far:
+        then it is at least that. Source: J. F. Lawless, Statistical Models and Methods for Lifetime Data, section 4.1.
+        """
+        return (first + self.seconds) / (1.0 + max(self.ended, float(running)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experience:
+    """What was learned until `at`, in seconds of the clock that plans; None where nothing was, or a look was missed.
+
+    `spans` holds how many tasks arrived in each of the last spans, the oldest first; `span` counts since the last of
+    them ended, at `span_at`. `lasting` is the mean of arrivals a second over LASTING, and `boot` that of boots.
+    """
+
+    at: float | None = None
+    waiting: int = 0
+    running: int = 0
+    taken: int = 0
+    spans: tuple[float, ...] = (0.0,) * SPANS
+    span: float = 0.0
+    span_at: float = 0.0
+    lasting: float = 0.0
+    quick: Work = field(default_factory=Work)
+    slow: Work = field(default_factory=Work)
+    boot: float = FIRST_BOOT
+
+    def after(self, *, waiting: int, running: int, taken: int, now: float, boots: Iterable[float] = ()) -> Experience:
+        """Learn from one more look: the tasks that wait, run on runners, and were ever taken by them.
+
+        `boots` are the seconds that runners took which came up since the last look.
+        """
+        seen = {"at": now, "waiting": waiting, "running": running, "taken": taken, "boot": self._boots(boots)}
+        if self.at is None or now <= self.at:
+            return dataclasses.replace(self, **seen, span_at=now)
+        elapsed, took = now - self.at, max(0, taken - self.taken)
+        arrived = max(0, waiting - self.waiting + took)
+        ended = max(0, took - (running - self.running))
+        seen |= self._arrivals(arrived, elapsed, now)
+        if running or ended:
+            seconds = (self.running + running) / 2 * elapsed
+            seen["quick"] = self.quick.after(elapsed, QUICK, seconds=seconds, ended=ended)
+            seen["slow"] = self.slow.after(elapsed, SLOW, seconds=seconds, ended=ended)
+        return dataclasses.replace(self, **seen)
+
+    def missed(self) -> Experience:
+        """Nothing could be measured: what happens until the next look teaches nothing."""
+        return self if self.at is None else dataclasses.replace(self, at=None)
+
+    @property
+    def steady(self) -> float:
+        """Tasks a second that arrive at least: those of the last minute, without its largest bursts."""
+        return sum(sorted(self.spans)[: SPANS - BURSTS]) / (SPAN * (SPANS - BURSTS))
+
+    @property
+    def runtime(self) -> float:
+        """Seconds that a task runs, as far as is known."""
+        slow = self.slow.runtime(FIRST_RUNTIME, self.running)
+        return max(slow, self.quick.runtime(slow, self.running))
+
+    @property
+    def is_first(self) -> bool:
+        """Tell whether no task was seen to its end yet."""
+        return self.slow.ended < 1
+
+    def _boots(self, boots: Iterable[float]) -> float:
+        mean = self.boot
+        for seconds in boots:
+            mean += BOOT_WEIGHT * (seconds - mean)
+        return mean
+
+    def _arrivals(self, arrived: int, elapsed: float, now: float) -> dict[str, object]:
+        kept = math.exp(-elapsed / LASTING)
+        lasting = self.lasting * kept + (1 - kept) * arrived / elapsed
+        over = int((now - self.span_at) / SPAN)
+        if not over:
+            return {"lasting": lasting, "span": self.span + arrived}
+        spans = (*self.spans, self.span + arrived, *(0.0,) * min(over - 1, SPANS))[-SPANS:]
+        return {"lasting": lasting, "spans": spans, "span": 0.0, "span_at": self.span_at + over * SPAN}
