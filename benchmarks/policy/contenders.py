@@ -72,7 +72,7 @@ def _ours(path: str, wait: float, constants: Mapping[str, float]) -> Contender:
 def _peer(peer: Peer) -> Contender:
     return Contender(
         name=peer.name,
-        make=peer.make,
+        make=peer.policy,
         interval=peer.interval,
         settled=peer.settled,
         cordoned_patience=0.0,

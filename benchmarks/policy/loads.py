@@ -41,8 +41,8 @@ def loads(traces: Iterable[Path] = ()) -> dict[str, Load]:
         "burst 200 x 60 s": lambda: burst(200, fixed(60.0)),
         "burst 1,000,000 x 0.1 s": lambda: burst(1_000_000, fixed(0.1)),
         "poisson 2/s x 5 s": lambda: poisson(2.0, exponential(5.0), seconds=2 * HOUR, seed=1),
-        "poisson 0.01/s x 60 s": lambda: poisson(0.01, exponential(60.0), seconds=48 * HOUR, seed=2),
-        "poisson 200/s x 0.2 s": lambda: poisson(200.0, exponential(0.2), seconds=0.5 * HOUR, seed=3),
+        "poisson 0.01/s x 60 s": lambda: poisson(0.01, exponential(60.0), seconds=12 * HOUR, seed=2),
+        "poisson 200/s x 0.2 s": lambda: poisson(200.0, exponential(0.2), seconds=0.25 * HOUR, seed=3),
         "daily x10, 0.5/s x 5 s": lambda: daily(0.5, exponential(5.0), seconds=24 * HOUR, peak=10.0, seed=4),
         "floods 400 x 5 s": lambda: floods(400, fixed(5.0), every=900.0, over=30.0, seconds=4 * HOUR, seed=5),
         "mix 10 ms / 10 min": lambda: poisson(

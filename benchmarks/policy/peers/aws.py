@@ -15,11 +15,9 @@ from __future__ import annotations
 
 import math
 
-from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.policy import Plan
 
-from .peer import resize
+from .peer import Look
 
 INTERVAL = 60.0
 LATENCY = 30.0
@@ -34,16 +32,14 @@ class TargetTracking:
         self._runtime = runtime
         self._above = self._below = 0
 
-    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-        up, booting = fleet.count(RunnerState.UP), fleet.count(RunnerState.BOOTING)
-        target = LATENCY / (self._runtime / (pool.max_concurrency or 1))
-        backlog = demand.waiting / max(1, up)
+    def __call__(self, look: Look) -> Plan:
+        up, target = max(1, len(look.up)), LATENCY / (self._runtime / look.slots)
+        backlog = look.waiting / up
         self._above = self._above + 1 if backlog > target else 0
         self._below = self._below + 1 if backlog < LOW * target else 0
-        wanted = up + booting
+        wanted = look.current
         if self._above >= OUT_DATAPOINTS:
-            wanted = max(wanted, math.ceil(max(1, up) * backlog / target))
-        elif self._below >= IN_DATAPOINTS and not booting:
-            wanted = max(pool.min, wanted - 1)
-        return resize(pool, fleet, wanted, f"{backlog:.2f} waiting an instance of {target:.2f}: {wanted}")
+            wanted = max(wanted, math.ceil(up * backlog / target))
+        elif self._below >= IN_DATAPOINTS and not look.booting:
+            wanted -= 1
+        return look.resize(max(0, wanted), f"{backlog:.2f} waiting an instance of {target:.2f}: {wanted}")

@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, room
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.policy import Plan
+
+from .peer import Look
 
 TARGET_DURATION = 5.0
 UNKNOWN_DURATION = 0.5
@@ -30,43 +30,39 @@ class Adaptive:
     def __init__(self) -> None:
         self._duration: float | None = None
         self._busy = 0.0
-        self._seen: tuple[float, Demand] | None = None
+        self._seen: Look | None = None
         self._first_ran: float | None = None
         self._closable: Counter[str] = Counter()
 
-    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-        self._learn(demand, now)
-        up = [runner for runner in fleet.runners if runner.state is RunnerState.UP]
-        current = len(up) + fleet.count(RunnerState.BOOTING)
-        target = max(pool.min, min(pool.max, self._target(pool, demand, len(up), now)))
-        reason = f"{demand.waiting + demand.running} tasks: {target}"
-        if target >= current:
+    def __call__(self, look: Look) -> Plan:
+        self._learn(look)
+        target = look.clamped(self._target(look))
+        reason = f"{look.waiting + look.running} tasks: {target}"
+        if target >= look.current:
             self._closable.clear()
-            return Plan(launch=min(target - current, room(pool, fleet)), wanted=target, reason=reason)
-        idle = [runner.id for runner in up if not runner.active][: current - target]
+            return look.grow(target, reason)
+        idle = [runner.id for runner in look.up if not runner.active][: look.current - target]
         self._closable = Counter({runner: self._closable[runner] + 1 for runner in idle})
         firm = tuple(runner for runner in idle if self._closable[runner] >= WAIT_COUNT)
         return Plan(cordon=firm, wanted=target, reason=reason)
 
-    def _target(self, pool: PoolSettings, demand: Demand, up: int, now: float) -> int:
-        tasks, duration = demand.waiting + demand.running, self._duration
+    def _target(self, look: Look) -> int:
+        tasks, duration = look.waiting + look.running, self._duration
         if duration is None:
-            ran = now - self._first_ran if self._first_ran is not None else 0.0
+            ran = look.now - self._first_ran if self._first_ran is not None else 0.0
             duration = max(UNKNOWN_DURATION, 2 * ran)
         threads = min(tasks, math.ceil(tasks * duration / TARGET_DURATION))
-        return math.ceil(threads / (pool.max_concurrency or 1)) if up else threads
+        return math.ceil(threads / look.slots) if look.up else threads
 
-    def _learn(self, demand: Demand, now: float) -> None:
-        if self._seen is not None:
-            at, before = self._seen
-            self._busy += (now - at) * (before.running + demand.running) / 2
-            ended = demand.past.taken - before.past.taken + before.running - demand.running
-            if ended > 0:
-                mean, old = self._busy / ended, self._duration
-                weight = 0.5 ** min(ended, 50)
-                self._duration = mean if old is None else old * weight + mean * (1 - weight)
-                self._busy = 0.0
-        self._seen = now, demand
-        if demand.running and self._first_ran is None:
-            self._first_ran = now
+    def _learn(self, look: Look) -> None:
+        before, self._seen = self._seen, look
+        if look.running and self._first_ran is None:
+            self._first_ran = look.now
+        if before is None:
+            return
+        self._busy += (look.now - before.now) * (before.running + look.running) / 2
+        ended = look.taken - before.taken + before.running - look.running
+        if ended > 0:
+            mean, kept = self._busy / ended, 0.5 ** min(ended, 50)
+            self._duration = mean if self._duration is None else self._duration * kept + mean * (1 - kept)
+            self._busy = 0.0

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import math
 
-from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, room
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.policy import Plan
+
+from .peer import Look
 
 
-def depth(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
+def depth(look: Look) -> Plan:
     """Plan one round."""
-    assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-    tasks = demand.waiting + demand.running
-    wanted = max(pool.min, min(pool.max, math.ceil(tasks / (pool.max_concurrency or 1))))
-    launch = min(wanted - fleet.count(RunnerState.BOOTING, RunnerState.UP), room(pool, fleet))
-    return Plan(launch=max(0, launch), wanted=wanted, reason=f"{tasks} tasks want {wanted}")
+    tasks = look.waiting + look.running
+    return look.grow(math.ceil(tasks / look.slots), f"{tasks} tasks at {look.slots} a runner")

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import math
 
-from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.policy import Plan
 
-from .peer import resize
+from .peer import Look
 
 INTERVAL = 15.0
 HIGH, LOW = 0.75, 0.25
@@ -27,18 +25,17 @@ class Pressure:
     def __init__(self) -> None:
         self._out_at = self._in_at = -math.inf
 
-    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-        slots, current = pool.max_concurrency or 1, fleet.count(RunnerState.BOOTING, RunnerState.UP)
-        pressure = demand.waiting / max(1, current * slots)
-        desired = math.ceil(demand.waiting / (slots * HIGH))
+    def __call__(self, look: Look) -> Plan:
+        current = look.clamped(look.current)
+        pressure = look.waiting / max(1, current * look.slots)
+        desired = look.clamped(math.ceil(look.waiting / (look.slots * HIGH)))
         wanted = current
-        if pressure > HIGH and now - self._out_at >= COOLDOWN_OUT:
-            wanted = max(current, min(pool.max, desired, current + STEP_OUT))
-        elif pressure < LOW and now - self._in_at >= COOLDOWN_IN:
-            wanted = max(pool.min, current - STEP_IN)
+        if pressure > HIGH and look.now - self._out_at >= COOLDOWN_OUT:
+            wanted = min(desired, current + STEP_OUT)
+        elif pressure < LOW and look.now - self._in_at >= COOLDOWN_IN:
+            wanted = look.clamped(max(desired, current - STEP_IN))
         if wanted > current:
-            self._out_at = now
+            self._out_at = look.now
         elif wanted < current:
-            self._in_at = now
-        return resize(pool, fleet, wanted, f"pressure {pressure:.2f}: {wanted}")
+            self._in_at = look.now
+        return look.resize(wanted, f"pressure {pressure:.2f}: {wanted}")

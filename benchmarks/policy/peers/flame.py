@@ -5,16 +5,16 @@ Runners end by themselves after 30 s idle. A waiting task here is a waiting call
 
 from __future__ import annotations
 
-from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, room
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.policy import Plan
+
+from .peer import Look
 
 #: Seconds from the end of one boot to the next, while callers still wait.
 DEBOUNCE = 1.0
 
 
 class OneBoot:
-    """The pool up to 0.4: one boot at a time, and the next a second after it while callers wait.
+    """The pool as first released: one boot at a time, and the next a second after it while callers wait.
 
     It is also what later releases do where tasks come from one caller at a time.
     """
@@ -23,16 +23,14 @@ class OneBoot:
         self._booting = 0
         self._again_at = 0.0
 
-    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-        booting = fleet.count(RunnerState.BOOTING)
-        if booting < self._booting:
-            self._again_at = now + DEBOUNCE
-        self._booting = booting
-        if not demand.waiting or booting or now < self._again_at or not room(pool, fleet):
+    def __call__(self, look: Look) -> Plan:
+        if look.booting < self._booting:
+            self._again_at = look.now + DEBOUNCE
+        self._booting = look.booting
+        if not look.waiting or look.booting or look.now < self._again_at or not look.room:
             return Plan(reason="no caller waits, or a runner boots")
         self._booting = 1
-        return Plan(launch=1, reason=f"{demand.waiting} callers wait")
+        return Plan(launch=1, reason=f"{look.waiting} callers wait")
 
 
 class ManyCallers:
@@ -45,15 +43,11 @@ class ManyCallers:
     def __init__(self) -> None:
         self._came = 0
 
-    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-        came = demand.past.taken + demand.waiting
-        calls, self._came = min(demand.waiting, came - self._came), came
-        booting, slots = fleet.count(RunnerState.BOOTING), pool.max_concurrency or 1
+    def __call__(self, look: Look) -> Plan:
+        came = look.taken + look.waiting
+        calls, self._came = min(look.waiting, came - self._came), came
         if calls <= 0:
             return Plan(reason="no caller came to wait")
         # The last of them saw waiting - 1 before it: it boots one more where booting * slots <= waiting - 1.
-        wanted = min((demand.waiting - 1) // slots + 1, booting + calls)
-        return Plan(
-            launch=max(0, min(wanted - booting, room(pool, fleet))), reason=f"{calls} of {demand.waiting} callers came"
-        )
+        boots = min((look.waiting - 1) // look.slots + 1 - look.booting, calls, look.room)
+        return Plan(launch=max(0, boots), reason=f"{calls} of {look.waiting} callers came")

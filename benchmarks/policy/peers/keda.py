@@ -12,11 +12,9 @@ from __future__ import annotations
 import math
 from collections import deque
 
-from celery_flame_ec2.config import PoolSettings
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
-from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.policy import Plan
 
-from .peer import resize
+from .peer import Look
 
 SYNC, POLL, COOLDOWN, STABILIZATION = 15.0, 30.0, 300.0, 300.0
 LIST_LENGTH = 5
@@ -32,14 +30,12 @@ class RedisList:
         self._polled_at = -math.inf
         self._found: deque[tuple[float, int]] = deque()
 
-    def __call__(self, pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
-        assert isinstance(demand, Demand) and isinstance(fleet, Fleet)
-        current = fleet.count(RunnerState.BOOTING, RunnerState.UP)
-        wanted = self._replicas(pool, demand.waiting, current, now) if current else 0
-        if now - self._polled_at >= POLL:
-            self._polled_at = now
-            wanted = self._switched(demand.waiting, wanted, now)
-        return resize(pool, fleet, wanted, f"{demand.waiting} in the list: {wanted}")
+    def __call__(self, look: Look) -> Plan:
+        wanted = self._replicas(look) if look.current else 0
+        if look.now - self._polled_at >= POLL:
+            self._polled_at = look.now
+            wanted = self._switched(look.waiting, wanted, look.now)
+        return look.resize(wanted, f"{look.waiting} in the list: {wanted}")
 
     def _switched(self, waiting: int, wanted: int, now: float) -> int:
         if waiting:
@@ -47,12 +43,13 @@ class RedisList:
             return max(1, wanted)
         return 0 if now - self._active_at >= COOLDOWN else wanted
 
-    def _replicas(self, pool: PoolSettings, waiting: int, current: int, now: float) -> int:
-        ratio = waiting / (LIST_LENGTH * current)
-        right = current if abs(ratio - 1) <= TOLERANCE else max(1, math.ceil(waiting / LIST_LENGTH))
-        self._found.append((now, right))
-        while now - self._found[0][0] > STABILIZATION:
+    def _replicas(self, look: Look) -> int:
+        current = look.current
+        ratio = look.waiting / (LIST_LENGTH * current)
+        right = current if abs(ratio - 1) <= TOLERANCE else max(1, math.ceil(look.waiting / LIST_LENGTH))
+        self._found.append((look.now, right))
+        while look.now - self._found[0][0] > STABILIZATION:
             self._found.popleft()
         if right < current:
             return min(current, max(found for _, found in self._found))
-        return min(right, pool.max, max(2 * current, current + PODS))
+        return min(right, max(2 * current, current + PODS))
