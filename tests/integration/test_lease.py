@@ -288,6 +288,13 @@ def test_a_link_in_place_of_the_file_is_trouble(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", "7", '"ab"', "\xff"])
+def test_notes_in_a_file_that_no_parent_wrote_are_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "proj.lease.notes").write_bytes(text.encode("latin-1"))
+    with pytest.raises(LeaseError, match=r"proj\.lease\.notes is not what a parent writes: "):
+        FileStore(tmp_path / "proj.lease").notes()
+
+
 # --- S3
 
 
