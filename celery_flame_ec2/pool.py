@@ -241,6 +241,7 @@ def letter(deployment: Settings, pool: PoolSettings, *, warm: bool) -> Parent:
         worker_options=pool.worker_options,
         warm=warm,
         metadata=_metadata(pool.ec2) if deployment.backend == "ec2" else {},
+        board=deployment.board,
     )
 
 

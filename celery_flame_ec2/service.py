@@ -77,7 +77,7 @@ class Service:
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._epoch = clock() - monotonic()
-        self._watch = watch or Watch(app, owner=settings.owner, clock=self._now)
+        self._watch = watch or Watch(app, owner=settings.owner, board=settings.board, clock=self._now)
         holdings = open_holdings(app, settings.owner)
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
@@ -133,6 +133,7 @@ class Service:
         for pool in self.pools:
             with self._going_on(f"pool {pool.settings.name}"):
                 self._round(pool, demands[pool.settings.name])
+        self._watch.tidy()
         with self._going_on("lease"):
             self._keep_notes()
 
@@ -140,11 +141,11 @@ class Service:
         """Measure queues and list runners; return each pool's demand by its name."""
         began = self._now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
-        self._watch.catch_up()
+        self._watch.catch_up(anew=self._misses_some())
         words = self._watch.words
         for pool in self.pools:
             listed = mine.get(pool.settings.name)
-            pool.look(listed, words, began, hears=self._watch.hears)
+            pool.look(listed, words, began, hears=self._watch.hears(pool.settings.name))
         return self._demands()
 
     def listen(self, seconds: float) -> None:
@@ -207,7 +208,7 @@ class Service:
     # acting
 
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
-        pool.tell(self._now(), hears=self._watch.since is not None)
+        pool.tell(self._now(), hears=self._watch.since is not None and self._watch.hears(pool.settings.name))
         plan = pool.decide(demand, self._now(), listing=self.unlisted(pool.settings.name))
         if pool.act(plan, self._now()):
             self._listed_at = float("-inf")
@@ -248,9 +249,11 @@ class Service:
 
     def _sights(self, listed: tuple[Runner, ...], demands: Mapping[str, Demand | Unknown]) -> Iterator[Sight]:
         """Yield every runner there is, also those of pools that the settings do not name any more."""
-        words, since = self._watch.words, self._watch.since
+        words, since = self._watch.words, self._watch.attends(listed)
         pools = {pool.settings.name: pool for pool in self.pools}
         waits = {name for name, demand in demands.items() if isinstance(demand, Demand) and demand.waiting}
+        if self.measurement is not None and self.measurement.approximate:
+            waits.clear()
         known = {runner.id: runner for pool in self.pools for runner in pool.roster.runners}
         for each in listed:
             pool, word = pools.get(each.pool), words.get(each.id)
@@ -259,7 +262,7 @@ class Service:
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
                 ours=pool is not None and pool.roster.is_ours(each.id),
                 heard_at=word.heard_at if word else None,
-                since=since,
+                since=since[each.id],
                 taken=word.taken if word else 0,
                 waits=each.pool in waits,
             )
@@ -306,6 +309,10 @@ class Service:
             return steady_ttl
         return min(steady_ttl, max(CHANGING_TTL, LISTED_TTL * len(states)))
 
+    def _misses_some(self) -> bool:
+        """Tell whether a fresh listing lacks a runner: what it said last must be known before it is taken for gone."""
+        return self._listed is not None and not self._known() <= {runner.id for runner in self._listed}
+
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
 
@@ -339,8 +346,9 @@ class Service:
     def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]
         running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
-        if not self._watch.hears:
-            running = max(0, sum(depth.held or 0 for depth in depths) - local.held)
+        held = [depth.held for depth in depths if depth.held is not None]
+        if len(held) == len(depths):  # of the same answer as what waits, and so no task is in both or in neither
+            running = max(0, sum(held) - local.held)
         here = sum(measurement.depths[queue].waiting for queue in pool.settings.queues if queue in local.queues)
         waiting = sum(depth.waiting for depth in depths)
         return Demand(waiting=waiting, running=running, local_free=min(local.free, here))

@@ -101,6 +101,16 @@ class Terminator:
         """End because somebody says so, by the same drain as for any other reason."""
         self._told = self._told or f"told by {by}"
 
+    def obey(self, cordoned: bool) -> None:
+        """Take no more work, or take it again, as remote control would do it; from any thread, and however often."""
+        consumer = self._consumer
+        tasks = consumer.task_consumer if consumer is not None else None
+        if tasks is None or self.phase is not Phase.WORKING or cordoned == self._cordoned:
+            return
+        act = consumer.cancel_task_queue if cordoned else consumer.add_task_queue
+        for queue in self._letter.queues:
+            consumer.call_soon(act, queue)
+
     @property
     def gave_up(self) -> bool:
         """Whether tasks did not finish in time: some may be running still, in threads that nothing can cut off."""
@@ -221,23 +231,24 @@ class Terminator:
             self._not_consuming_since = self._clock()
 
     def _say(self, consumer: Any) -> None:
-        if consumer.event_dispatcher is not None:
-            self._said, self._said_at = self._word(), self._clock()
+        if consumer.event_dispatcher is not None and not self._letter.board:
+            self._said, self._said_at = self.word(), self._clock()
             say(consumer.event_dispatcher, self._said)
 
     def _speak_up(self, now: float) -> None:
         """Speak for the worker's loop where a task keeps it busy: a runner that is not heard is taken for dead."""
         if self._voice is None or self._consumer is None or now - self._said_at < SPEAK_UP:
             return
-        self._said, self._said_at = self._word(), now
+        self._said, self._said_at = self.word(), now
         self._voice.say(self._said)
 
     def _has_news(self) -> bool:
         """Tell whether its last word is not true any more; that a busy runner took more tasks is no news."""
-        said, word = self._said, self._word()
+        said, word = self._said, self.word()
         return said is None or word != dataclasses.replace(said, taken=word.taken)
 
-    def _word(self) -> Word:
+    def word(self) -> Word:
+        """Return what this runner says of itself now; from any thread."""
         return Word(
             runner_id=self._runner_id,
             pool=self._letter.pool,

@@ -25,6 +25,7 @@ from ..presence import Voice
 from ..watchdog import open_watchdog
 
 if TYPE_CHECKING:
+    from ..board.scribe import Scribe
     from ..keeper import Keeper
     from ..notices import Notices
     from ..terminator import Terminator
@@ -65,10 +66,12 @@ class Parts:
     terminator: Terminator
     keeper: Keeper | None
     notices: Notices | None
+    scribe: Scribe | None
 
 
 def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[str, str]) -> Parts:
     """Put a runner's parts together. Nothing of them runs yet."""
+    from ..board.scribe import open_scribe
     from ..keeper import open_keeper
     from ..notices import Notice, open_notices
     from ..terminator import Terminator
@@ -83,10 +86,11 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[
         hello_file=Path(hello) if hello else None,
         notice=notices.notice if notices is not None else Notice,
         leave=functools.partial(_leave, keeper),
-        voice=_voice(app, runner_id),
+        voice=_voice(app, runner_id) if not letter.board else None,
         pulse=watchdog.pulse if watchdog is not None else lambda: None,
     )
-    return Parts(terminator=terminator, keeper=keeper, notices=notices)
+    scribe = open_scribe(letter, runner_id, word=terminator.word, obey=terminator.obey)
+    return Parts(terminator=terminator, keeper=keeper, notices=notices, scribe=scribe)
 
 
 def _worker(app: Celery, letter: Parent, runner_id: str, parts: Parts) -> Any:
@@ -104,13 +108,16 @@ def _at_work(parts: Parts) -> Iterator[None]:
     """Start the parts; stop them when the worker is over."""
     signals.worker_process_init.connect(_go_first)
     parts.terminator.start()
-    if parts.notices is not None:
-        # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
-        signals.worker_ready.connect(parts.notices.start)
+    for part in (parts.notices, parts.scribe):
+        if part is not None:
+            # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
+            signals.worker_ready.connect(part.start)
     with contextlib.ExitStack() as at_the_end:
         at_the_end.callback(parts.terminator.stop)
         if parts.keeper is not None:
             at_the_end.callback(parts.keeper.stop)
+        if parts.scribe is not None:
+            at_the_end.callback(parts.scribe.stop)
         yield
 
 

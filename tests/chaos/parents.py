@@ -143,8 +143,6 @@ class VirtualWatch:
     While `deaf` the connection stands and brings no words, nor the listener's own.
     """
 
-    hears = True
-
     def __init__(self, world: World, clock: Wall) -> None:
         self._world, self.clock = world, clock
         self._words: dict[str, Word] = {}
@@ -191,7 +189,15 @@ class VirtualWatch:
     def wait(self, seconds: float) -> None:
         self.listen(seconds)
 
-    def catch_up(self) -> None:
+    def hears(self, pool: str) -> bool:
+        return True
+
+    def attends(self, runners: Collection[Runner]) -> Mapping[str, float | None]:
+        return dict.fromkeys((runner.id for runner in runners), self.since)
+
+    def tidy(self) -> None: ...
+
+    def catch_up(self, *, anew: bool = False) -> None:
         if self.since is not None:
             self.listen(0.0)
 

@@ -80,8 +80,6 @@ def test_a_policy_that_raises_for_one_pool_leaves_the_others_alone(caplog: pytes
 class Watching:
     """What a parent sees and hears at a broker, as the test says it."""
 
-    hears = True
-
     def __init__(self, now: float) -> None:
         self.since: float | None = now
         self.words: dict[str, Word] = {}
@@ -95,7 +93,15 @@ class Watching:
 
     def wait(self, seconds: float) -> None: ...
 
-    def catch_up(self) -> None: ...
+    def catch_up(self, *, anew: bool = False) -> None: ...
+
+    def hears(self, pool: str) -> bool:
+        return True
+
+    def attends(self, runners: Collection[Runner]) -> dict[str, float | None]:
+        return dict.fromkeys((runner.id for runner in runners), self.since)
+
+    def tidy(self) -> None: ...
 
     def keep(self, runner_ids: Collection[str]) -> None: ...
 
