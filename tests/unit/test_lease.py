@@ -17,15 +17,8 @@ from celery_flame_ec2.lease import Guarded, Lease
 from celery_flame_ec2.lease.base import MARGIN, TTL
 from celery_flame_ec2.runner import Runner
 from celery_flame_ec2.service import Service
+from tests.clock import Clock
 from tests.unit.test_pool import ListBackend
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Cell:
