@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from celery_flame_ec2.notices import USUAL_NOTICE, Notice, Notices, open_notices
 from celery_flame_ec2.parent import Parent
-from tests.unit.test_imds import FakeMetadata
+from tests.unit.test_imds import FakeMetadata, serving
 
 EPOCH, MONOTONIC = 1_785_542_400.0, 500.0  # 2026-08-01T00:00:00Z
 
 
 @pytest.fixture
 def server() -> Iterator[FakeMetadata]:
-    with FakeMetadata() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving() as server:
+        yield server
 
 
 def notices(server: FakeMetadata, life_cycle: str = "spot") -> Notices:
