@@ -128,9 +128,14 @@ class Terminator:
         while not self._over.wait(TICK):
             try:
                 self.tick(self._clock())
-                self._pulse()  # not after a look that failed: a worker that nobody can look at is as good as hung
+                self._give_sign()  # not after a look that failed: a worker that cannot be looked at is as good as hung
             except Exception:  # this thread is what ends the runner: it must outlive a look that failed
                 logger.exception("flame: looking at the worker failed; the next look follows")
+
+    def _give_sign(self) -> None:
+        """Give a sign of life, but for a worker that has only to leave: if its loop hangs, nothing else ends it."""
+        if self.phase is Phase.WORKING or state.reserved_requests:
+            self._pulse()
 
     def attach(self, consumer: Any) -> None:
         """Take the worker's consumer; it is connected anew after each loss of the broker."""

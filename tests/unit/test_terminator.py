@@ -397,3 +397,19 @@ def test_a_sign_of_life_follows_each_look_but_one_that_failed() -> None:
     watcher.run()
     assert told[:3] == ["look"] * 3
     assert told.count("sign") == 1
+
+
+def test_a_worker_that_has_only_to_leave_gives_no_more_signs_of_life(clock: Clock, consumer: Consumer) -> None:
+    signs: list[Phase] = []
+    letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=2, limits=Limits(max_lifetime=100))
+    watcher = Terminator(letter, "r1", pulse=lambda: signs.append(watcher.phase), clock=clock)
+    watcher.attach(consumer)
+    consumer.call_soon = lambda *_: None  # type: ignore[method-assign]  # its loop hangs
+    request = hold()
+    watcher._give_sign()
+    at(watcher, clock, 100)
+    watcher._give_sign()
+    state.reserved_requests.discard(request)
+    at(watcher, clock, 1)
+    watcher._give_sign()
+    assert signs == [Phase.WORKING, Phase.DRAINING]
