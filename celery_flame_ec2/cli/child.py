@@ -95,12 +95,21 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[
 
 def _worker(app: Celery, letter: Parent, runner_id: str, parts: Parts) -> Any:
     """Return the worker that the parts are for."""
+    from .. import manners
+    from ..custody import Custody, CustodyStep
     from ..keeper import KeeperStep
     from ..terminator import TerminatorStep
 
-    app.steps["consumer"].update({KeeperStep, TerminatorStep})
-    own = {"flame_terminator": parts.terminator, "flame_keeper": parts.keeper}
-    return app.Worker(**worker_arguments(letter, runner_id), **own)
+    pool = manners.pool_of(app, letter)
+    manners.beat_often(app, pool)
+    # Where task and worker are one process, nothing would bound how many machines a task takes with it.
+    custody = Custody() if manners.has_processes(pool) else None
+    app.steps["consumer"].update({KeeperStep, TerminatorStep, CustodyStep})
+    own = {"flame_terminator": parts.terminator, "flame_keeper": parts.keeper, "flame_custody": custody}
+    worker = app.Worker(**worker_arguments(letter, runner_id), **own)
+    if custody is not None:
+        custody.take_over(app, late=manners.acknowledge_late(app))
+    return worker
 
 
 @contextlib.contextmanager
