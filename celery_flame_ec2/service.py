@@ -178,10 +178,10 @@ class Service:
                 pool.plan = None
         elif self._term != before:
             self._listed_at = float("-inf")  # the parent that acted before may have done so a moment ago
-            self._term = None  # until it is known what the parent before left
+            term, self._term = self._term, None  # until it is known what the parent before left
             with self._going_on("lease"):
                 self._adopt()
-                self._term = self._lease.term
+                self._term = term  # not of the lease: it may have been another's while the notes were read
 
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""

@@ -32,7 +32,7 @@ class Cell:
 
 
 class CellStore:
-    """One parent's way to the cell; `meet` is what happens while it is taken, `written` once a note is written."""
+    """One parent's way to the cell; `meet` is what happens while it is taken, `read` and `written` once notes are."""
 
     place = "a cell"
     good_for = TTL - MARGIN
@@ -40,6 +40,7 @@ class CellStore:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.meet: Callable[[], None] = lambda: None
+        self.read: Callable[[], None] = lambda: None
         self.written: Callable[[], None] = lambda: None
 
     def take(self) -> bool:
@@ -55,7 +56,9 @@ class CellStore:
             self.cell.until = 0.0
 
     def notes(self) -> dict[str, str]:
-        return dict(self.cell.notes)
+        found = dict(self.cell.notes)
+        self.read()
+        return found
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         kept = {**self.cell.notes, **changes}

@@ -13,6 +13,7 @@ from kombu import Connection
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BackendError, ListingPartial
 from celery_flame_ec2.lease import Lease
+from celery_flame_ec2.lease.base import TTL
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.queues import Depth, Measurement
@@ -231,6 +232,28 @@ def test_the_next_leader_counts_what_the_one_before_launched_and_nobody_sees() -
     assert work.living == set(), "three may exist"
     work.rounds(second, 15, other)
     assert len(work.living) == 3
+
+
+def test_a_parent_that_lost_the_lease_while_it_read_what_was_left_reads_it_again() -> None:
+    work = Deployed(max=3)
+    (first, _, lease), (second, seeing, other) = work.parent(), work.parent()
+    seeing.waiting = 9
+    store: Any = other._store
+
+    def stand_still() -> None:
+        store.read = lambda: None
+        work.clock.now += TTL
+        lease.renew()
+        first.tick()
+        first._announce(Launch(token="t1", pool="video", count=3))
+        lease.release()
+        other.renew()
+
+    store.read = stand_still
+    other.renew()
+    for _ in range(2):
+        second.tick()
+        assert work.living == set(), "three may exist"
 
 
 def test_a_parent_that_cannot_read_what_was_left_does_not_act() -> None:
