@@ -82,3 +82,9 @@ def test_only_an_instance_asks_and_only_where_it_may(backend: str, disabled: str
     letter = Parent(owner="o", pool="p", backend=backend, queues=("q",), concurrency=1)
     found = open_notices(letter, {"AWS_EC2_METADATA_DISABLED": disabled})
     assert (found is not None) == asks
+
+
+def test_metadata_at_an_address_of_the_users_own_are_asked_whatever_the_environment_forbids() -> None:
+    own = {"url": "http://127.0.0.1:9/latest/meta-data/", "token_url": "http://127.0.0.1:9/latest/api/token"}
+    letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=1, metadata=own)
+    assert open_notices(letter, {"AWS_EC2_METADATA_DISABLED": "true"}) is not None
