@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
+import operator
 import signal
 import threading
 import time
@@ -29,6 +30,8 @@ TICK = 0.25
 #: Seconds between the broker's word that consuming stopped and the look for work that slipped in: a message that was
 #: on its way then has arrived.
 LOOK_AGAIN = 0.5
+#: Seconds after which a Redis that was asked for a task will not answer: kombu asks for a second at a time.
+NO_ANSWER = 5.0
 #: Seconds after which the worker's loop is too busy to speak.
 SPEAK_UP = 1.6 * REPEAT
 #: Seconds the worker gets to leave after its tasks were given up: what runs in a thread cannot be cut off.
@@ -81,6 +84,7 @@ class Terminator:
         self._received = 0
         self._consumer: Any = None
         self._not_consuming_since: float | None = None
+        self._cancelling = False
         self._drain_began_at = 0.0
         self._last_beat = float("-inf")
         self._said: Word | None = None
@@ -201,8 +205,12 @@ class Terminator:
         if self._consumer is not None and (self._not_consuming_since is None or _consumes(self._consumer)):
             self._not_consuming_since = None
             return self._stop_consuming()
-        acknowledged = self._consumer is None or now - (self._not_consuming_since or now) >= LOOK_AGAIN
-        return self._finish() if acknowledged and not held else None
+        return self._finish() if not held and self._settled(now) else None
+
+    def _settled(self, now: float) -> bool:
+        """Tell whether nothing can come any more that was on its way when the broker confirmed."""
+        waited = now - (self._not_consuming_since or now)
+        return self._consumer is None or waited >= (NO_ANSWER if _asks(self._consumer) else LOOK_AGAIN)
 
     def _resume(self) -> None:
         logger.info("flame: going on: a task slipped in")
@@ -232,8 +240,34 @@ class Terminator:
     def _cancel(self, consumer: Any) -> None:
         """Runs on the consumer's thread; returns once the broker knows."""
         if self.phase is Phase.DRAINING and self._not_consuming_since is None:
-            consumer.task_consumer.cancel()
+            if self.ending is not None and not self.ending.idle:
+                self._give_back(consumer)
+            else:
+                self._confirm(consumer.task_consumer)
             self._not_consuming_since = self._clock()
+
+    def _confirm(self, tasks: Any) -> None:
+        """Cancel and wait for the broker; what it sent meanwhile is heard before that returns."""
+        self._cancelling = True
+        try:
+            tasks.cancel()
+        finally:
+            self._cancelling = False
+
+    def _give_back(self, consumer: Any) -> None:
+        """Take nothing more, and hand back what no slot has begun: begun now, it might have to be cut off."""
+        hear = consumer.task_consumer.on_message
+        surplus = self._refuse(consumer.task_consumer)
+        consumer.task_consumer.on_message = hear
+        for message in [*surplus, *_waiting(consumer)]:
+            message.requeue()
+
+    def _refuse(self, tasks: Any) -> list[Any]:
+        """Cancel, and return the messages that the broker sent before it knew."""
+        surplus: list[Any] = []
+        tasks.on_message = surplus.append
+        self._confirm(tasks)
+        return surplus
 
     def _say(self, consumer: Any) -> None:
         if consumer.event_dispatcher is not None and not self._letter.board:
@@ -297,11 +331,16 @@ class Terminator:
         if self._consumer is not None:
             self._say(self._consumer)  # a solo pool's first task may keep this thread for long
 
-    def _on_received(self, **_: Any) -> None:
+    def _on_received(self, request: Any = None, **_: Any) -> None:
         """Runs on the consumer's thread: between two looks, short tasks in any number would be taken."""
+        if getattr(request, "eta", None):
+            return  # it has no slot yet; where it gets one it is counted as any task that runs
         self._received += 1
-        if self._received == self._letter.concurrency and self._consumer is not None:
-            self._consumer.task_consumer.cancel()
+        if self._received >= self._letter.concurrency and self._consumer is not None and not self._cancelling:
+            tasks = self._consumer.task_consumer
+            for message in self._refuse(tasks):
+                message.requeue()
+            tasks.on_message = operator.methodcaller("requeue")  # SQS brings several at a time
 
     def _take_sigterm(self, sender: Any = None, **_: Any) -> None:
         """Drain on SIGTERM as on any other reason: Celery's own way waits for running tasks without limit."""
@@ -326,6 +365,23 @@ def _consumes(consumer: Any) -> bool:
     """Tell whether the worker takes tasks, which remote control may have told it to do again."""
     tasks = consumer.task_consumer
     return tasks is not None and any(tasks.consuming_from(queue) for queue in tasks.queues)
+
+
+def _asks(consumer: Any) -> bool:
+    """Tell whether Redis was asked for a task before consuming stopped, and may yet answer with one."""
+    return bool(getattr(consumer.task_consumer and consumer.task_consumer.channel, "_in_poll", None))
+
+
+def _waiting(consumer: Any) -> list[Any]:
+    """Take the messages from the worker's hands that wait for a slot of its pool; on the consumer's thread."""
+    semaphore = consumer.controller.semaphore
+    requests = [args[0] for _, args, _ in semaphore._waiting] if semaphore is not None else []
+    if requests:
+        semaphore._waiting.clear()
+    for request in requests:
+        state.reserved_requests.discard(request)
+        state.requests.pop(request.id, None)
+    return [request.message for request in requests]
 
 
 class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 from celery.worker import state
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_flame_ec2.lifetime import NOTICE_MARGIN
 from celery_flame_ec2.notices import Notice
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, EVENT, REPEAT, Word
 from celery_flame_ec2.runner import Limits, RunnerState
-from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, Phase, Terminator
+from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, NO_ANSWER, Phase, Terminator
 
 IDLE, SHUTDOWN = 30.0, 10.0
 
@@ -30,6 +32,8 @@ class Clock:
 class TaskConsumer:
     def __init__(self) -> None:
         self.queues, self.active = ["q"], {"q"}
+        self.channel = types.SimpleNamespace(_in_poll=None)
+        self.on_message: Callable[[Any], Any] | None = None
 
     @property
     def consuming(self) -> bool:
@@ -58,6 +62,7 @@ class Consumer:
 
     def __init__(self) -> None:
         self.task_consumer = TaskConsumer()
+        self.controller = types.SimpleNamespace(semaphore=LaxBoundedSemaphore(2))
         self.event_dispatcher = self
         self.said: list[dict[str, Any]] = []
 
@@ -70,7 +75,13 @@ class Consumer:
 
 
 class Request:
-    """Stands for a task the worker holds."""
+    """Stands for a task the worker holds, and for its message."""
+
+    def __init__(self, eta: float | None = None) -> None:
+        self.id, self.eta, self.message, self.requeued = str(id(self)), eta, self, 0
+
+    def requeue(self) -> None:
+        self.requeued += 1
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +143,76 @@ def test_a_task_that_slips_in_keeps_an_idle_runner(clock: Clock, consumer: Consu
     at(watcher, clock, 1)
     at(watcher, clock, IDLE - 1)
     assert watcher.phase is Phase.WORKING
+
+
+def test_it_does_not_exit_while_redis_may_yet_answer_with_a_task(clock: Clock, consumer: Consumer) -> None:
+    consumer.task_consumer.channel._in_poll = "asked"
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE)
+    at(watcher, clock, 2 * LOOK_AGAIN)
+    assert state.should_stop is None
+    consumer.task_consumer.channel._in_poll = None
+    at(watcher, clock, 0.1)
+    assert state.should_stop == 0
+
+
+def test_it_waits_for_no_answer_of_a_redis_that_stands_still(clock: Clock, consumer: Consumer) -> None:
+    consumer.task_consumer.channel._in_poll = "asked"
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE)
+    at(watcher, clock, NO_ANSWER)
+    assert state.should_stop == 0
+
+
+def test_what_waits_for_a_slot_goes_back_unless_the_runner_is_merely_idle(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    started = [hold(), hold(), hold()]
+    for request in started:
+        consumer.controller.semaphore.acquire(started.index, request)
+    at(watcher, clock, 100)
+    assert [request.requeued for request in started] == [0, 0, 1]
+    assert set(state.reserved_requests) == set(started[:2])
+
+
+def test_what_the_broker_sends_before_it_knows_goes_back_unless_the_runner_is_merely_idle(
+    clock: Clock, consumer: Consumer
+) -> None:
+    tasks, late = consumer.task_consumer, Request()
+    tasks.cancel = lambda: (tasks.active.clear(), tasks.on_message(late))
+    taken: list[Request] = []
+    tasks.on_message = taken.append
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    at(watcher, clock, 100)
+    assert (late.requeued, taken, tasks.on_message) == (1, [], taken.append)
+
+
+def test_single_use_takes_what_it_has_slots_for_and_hands_back_the_rest(clock: Clock, consumer: Consumer) -> None:
+    tasks, late = consumer.task_consumer, [Request(), Request()]
+    tasks.cancel = lambda: (tasks.active.clear(), tasks.on_message(late[0]))
+    watcher = terminator(clock, consumer, single_use=True)
+    for request in (Request(), Request(eta=1.0)):
+        watcher._on_received(request=request)
+    assert tasks.consuming
+    watcher._on_received(request=Request())
+    assert (tasks.consuming, late[0].requeued) == (False, 1)
+    tasks.on_message(late[1])
+    assert late[1].requeued == 1
+
+
+def test_the_last_task_of_a_single_use_runner_may_come_while_an_idle_one_waits_for_the_broker(
+    clock: Clock, consumer: Consumer
+) -> None:
+    tasks, cancelled = consumer.task_consumer, []
+
+    def cancel() -> None:
+        cancelled.append(1)
+        watcher._on_received(request=hold())
+
+    tasks.cancel = cancel
+    watcher = terminator(clock, consumer, single_use=True)
+    watcher._on_received(request=Request())
+    at(watcher, clock, IDLE)
+    assert cancelled == [1]  # not a second time within the first
 
 
 def test_the_idle_clock_starts_again_with_every_task_that_ran_between_two_looks(
@@ -365,12 +446,12 @@ class Megaphone:
 
 def test_while_a_task_keeps_the_workers_loop_busy_the_runner_speaks_by_itself(clock: Clock, consumer: Consumer) -> None:
     letter, megaphone = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=1), Megaphone()
-    watcher = Terminator(letter, "r1", voice=megaphone, clock=clock)  # type: ignore[arg-type]
+    watcher = Terminator(letter, "r1", voice=megaphone, clock=clock)
     watcher.attach(consumer)
     watcher._on_ready()
     at(watcher, clock, 6)
     assert megaphone.words == [], "the loop speaks"
-    consumer.call_soon = lambda *_: None  # type: ignore[method-assign]
+    consumer.call_soon = lambda *_: None
     busy = hold()
     for _ in range(round(8 * REPEAT)):
         at(watcher, clock, 1)
