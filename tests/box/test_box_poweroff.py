@@ -26,7 +26,7 @@ from tests.waiting import wait_until
 UP = 180.0  #: seconds a machine that is this busy may take until a guest is up
 AT_ONCE = 4  #: guests that boot at the same time
 SLACK = 60.0  #: seconds beyond a bound, for the same reason
-SHORT = 10.0  #: seconds of silence that a worker here arms the watchdog with
+SHORT = 40.0  #: seconds of silence that a worker here arms the watchdog with
 ROOT = Path(__file__).parent.parent.parent
 
 RELEASE = "etc/systemd/system/flame-release.service.d/"
@@ -47,6 +47,7 @@ MEANS: dict[str, tuple[str, str]] = {
 }
 
 HANG = "#!/bin/sh\nexec sleep infinity\n"
+DEAF = f"#!/bin/sh\ntrap '' TERM\n{STAY}"
 #: Takes the first place on the PATH, and refuses the call with this number.
 REFUSE_ONCE = """\
 #!/bin/sh
@@ -66,9 +67,11 @@ SIGNS = f"""\
 import os, pathlib, sys, time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 from celery_flame_ec2.watchdog import Watchdog
-Watchdog(os.environ["NOTIFY_SOCKET"], patience={SHORT}).pulse()
+watchdog = Watchdog(os.environ["NOTIFY_SOCKET"], patience={SHORT})
 pathlib.Path(os.environ["FLAME_HELLO_FILE"]).touch()
-time.sleep(600)
+while True:
+    watchdog.pulse()
+    time.sleep(0.5)
 """
 
 
@@ -79,26 +82,25 @@ def own_modules(*names: str) -> dict[str, str]:
     return {"celery_flame_ec2/__init__.py": "", **found}
 
 
+def in_guest(*command: str) -> Callable[[Box, str], None]:
+    def run(box: Box, instance: str) -> None:
+        box.run(instance, *command)
+
+    return run
+
+
 def to_worker(signal: str) -> Callable[[Box, str], None]:
-    return lambda box, instance: command(
-        box, instance, "systemctl", "kill", f"--signal={signal}", "--kill-who=main", "flame-release.service"
-    )
+    return in_guest("systemctl", "kill", f"--signal={signal}", "--kill-who=main", "flame-release.service")
 
 
-def reboot(*how: str) -> Callable[[Box, str], None]:
-    return lambda box, instance: command(box, instance, *how)
-
-
-def command(box: Box, instance: str, *words: str) -> None:
-    box.run(instance, *words)
+def nothing(box: Box, instance: str) -> None:
+    """Begin to count when the worker is up: the release does the rest."""
 
 
 def stick(box: Box, instance: str) -> None:
     """Let something run that does not stop, and the worker end."""
-    command(
-        box, instance, "systemd-run", "--unit=stuck", "--property=ExecStop=/bin/sleep infinity",
-        "--property=TimeoutStopSec=infinity", "sleep", "infinity",
-    )  # fmt: skip
+    endless = ("--property=ExecStop=/bin/sleep infinity", "--property=TimeoutStopSec=infinity")
+    box.run(instance, "systemd-run", "--unit=stuck", *endless, "sleep", "infinity")
     to_worker("KILL")(box, instance)
 
 
@@ -163,8 +165,8 @@ CASES = {
         row="the worker hangs", left=("watchdog", "action"), bound=SHORT, release=SIGNS, fault=to_worker("STOP"),
         says="flame: ended (watchdog, killed KILL)",
     ),
-    "stopped, without signs": Case(
-        row=SILENT, left=("life", "action"), fault=to_worker("STOP"), limits=BRIEF,
+    "deaf": Case(
+        row=SILENT, left=("life", "action"), fault=nothing, limits=BRIEF, release=DEAF,
         says="flame: ended (timeout, killed KILL)",
     ),
     "never ended": Case(
@@ -176,10 +178,10 @@ CASES = {
         says="Forcibly powering off: job timed out",
     ),
     "a reboot": Case(
-        row="the machine reboots", fault=reboot("systemctl", "reboot"), says="this instance was booted before"
+        row="the machine reboots", fault=in_guest("systemctl", "reboot"), says="this instance was booted before"
     ),
     "a reset": Case(
-        row="the machine reboots", fault=reboot("sh", "-c", "sync; exec reboot -ff"),
+        row="the machine reboots", fault=in_guest("sh", "-c", "sync; exec reboot -ff"),
         says="this instance was booted before",
     ),
 }  # fmt: skip

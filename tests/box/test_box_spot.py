@@ -11,7 +11,7 @@ import pytest
 
 from celery_flame_ec2.watchdog import PATIENCE
 from tests.box.box import Box
-from tests.box.burst import CELERY, Burst, build_release, told
+from tests.box.burst import CELERY, Burst, told
 from tests.box.ec2 import BY_GUEST
 from tests.servers import RedisServer
 from tests.waiting import wait_until
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.box
 
 
 @pytest.fixture
-def burst(box: Box, able: None, tmp_path: Path) -> Iterator[Burst]:
+def burst(box: Box, release: Path, tmp_path: Path) -> Iterator[Burst]:
     """One runner at a time, on a spot instance, with a pool whose drain would not last for one task."""
-    url = box.upload(build_release(tmp_path / "proj.tar.gz"), "proj/1.tar.gz")
+    url = box.upload(release, "proj/1.tar.gz")
     pool = {"max": 1, "market": "spot", "max_concurrency": 2, "shutdown_timeout": 1}
     with (
         RedisServer() as redis,
