@@ -86,10 +86,11 @@ class Service:
             Pool(pool, deployment=settings, backend=self._backend, policy=policy, tell=self._tell)
             for pool in settings.pools
         ]
+        self._by_name = {pool.settings.name: pool for pool in self.pools}
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
         #: Why it is unknown which runners a pool has, by its name.
-        self._unlisted = dict.fromkeys(self._names(), Unknown(why="the runners were not listed yet"))
+        self._unlisted = dict.fromkeys(self._by_name, Unknown(why="the runners were not listed yet"))
         self._listed: tuple[Runner, ...] | None = None
         self._listed_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
@@ -196,9 +197,7 @@ class Service:
     def _announce(self, launch: Launch) -> None:
         """Note a launch before it is asked for: whoever acts next must count it, seen or not."""
         self._notes.announce(launch)
-        for pool in self.pools:
-            if pool.settings.name == launch.pool:
-                pool.roster.asked(launch, self._now())
+        self._by_name[launch.pool].roster.asked(launch, self._now())
 
     def _keep_notes(self) -> None:
         now = self._now()
@@ -242,21 +241,21 @@ class Service:
             logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
         if reaped:
             self._listed_at = float("-inf")
-            for reap, pool in ((reap, pool) for reap in reaped for pool in self.pools):
-                pool.roster.reaped(reap.runner.id, reap.reason)
+            for reap in reaped:
+                if pool := self._by_name.get(reap.runner.pool):
+                    pool.roster.reaped(reap.runner.id, reap.reason)
             self._backend.terminate([reap.runner.id for reap in reaped])
             _tell_shrunk(reaped)
 
     def _sights(self, listed: tuple[Runner, ...], demands: Mapping[str, Demand | Unknown]) -> Iterator[Sight]:
         """Yield every runner there is, also those of pools that the settings do not name any more."""
         words, since = self._watch.words, self._watch.attends(listed)
-        pools = {pool.settings.name: pool for pool in self.pools}
         waits = {name for name, demand in demands.items() if isinstance(demand, Demand) and demand.waiting}
         if self.measurement is not None and self.measurement.approximate:
             waits.clear()
         known = {runner.id: runner for pool in self.pools for runner in pool.roster.runners}
         for each in listed:
-            pool, word = pools.get(each.pool), words.get(each.id)
+            pool, word = self._by_name.get(each.pool), words.get(each.id)
             yield Sight(
                 runner=known.get(each.id, each),
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
@@ -290,16 +289,13 @@ class Service:
             listed, unlisted = exc.runners, exc.unknown
             self._complain("compute backend", exc)
         except BackendError as exc:
-            listed, unlisted = (), dict.fromkeys(self._names(), str(exc))
+            listed, unlisted = (), dict.fromkeys(self._by_name, str(exc))
             self._complain("compute backend", exc)
         unknown = {name: Unknown(why=f"the runners cannot be listed: {why}") for name, why in unlisted.items()}
         self._unlisted = {**self._complete(), **unknown}
         if self._listed is not None:
             self._watch.keep({runner.id for runner in listed} | self._known())
-        return _by_pool(listed, self._names() - unlisted.keys())
-
-    def _names(self) -> set[str]:
-        return {pool.name for pool in self._settings.pools}
+        return _by_pool(listed, self._by_name.keys() - unlisted.keys())
 
     def _listing_ttl(self) -> float:
         """Return for how long a listing is trusted: shorter while a runner comes or goes, longer the more there are."""
