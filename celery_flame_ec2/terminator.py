@@ -16,6 +16,7 @@ from typing import Any
 from celery import bootsteps, signals
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
+from celery.worker.control import Panel
 
 from .lifetime import Ending, Vitals, drain_until, reason_to_end
 from .notices import Notice
@@ -97,6 +98,7 @@ class Terminator:
         signals.worker_ready.connect(self._on_ready)
         signals.worker_ready.connect(self._take_sigterm)
         signals.worker_shutting_down.connect(self._on_told)
+        Panel.data["shutdown"] = self._on_shutdown
         if self._letter.limits.single_use:
             signals.task_received.connect(self._on_received)
         self._thread.start()
@@ -353,6 +355,12 @@ class Terminator:
                 )
 
         signal.signal(signal.SIGTERM, on_sigterm)
+
+    def _on_shutdown(self, *_: Any, **__: Any) -> dict[str, str]:
+        """Drain when remote control says `shutdown`: Celery's own way waits for tasks without limit, and tasks that
+        just finished were seen to run again, as it does not always acknowledge them."""
+        self.tell("remote control")
+        return {"ok": "the runner drains"}
 
     def _on_told(self, sig: str = "a signal", **_: Any) -> None:
         if self._told:
