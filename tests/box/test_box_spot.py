@@ -17,8 +17,8 @@ from tests.servers import RedisServer
 from tests.waiting import wait_until
 
 #: Seconds of each task, and of the notice: the tasks that run when it is given are over long before.
-SECONDS, NOTICE = 8.0, 120.0
-TASKS = 8
+SECONDS, NOTICE = 5.0, 120.0
+TASKS = 6
 PATIENT = 120.0
 
 pytestmark = pytest.mark.box
