@@ -23,26 +23,30 @@ logger = logging.getLogger(__name__)
 #: Processes that one task may take with it on one runner before it fails. Celery puts it back for ever, and each
 #: time it keeps a machine.
 LOSSES = 3
-#: Seconds a message may be unacknowledged. RabbitMQ closes the channel after 1800, looking every 60, and Celery's
-#: worker does not survive that. https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
-PATIENCE = 1500.0
-#: Seconds between two looks for such a message.
-LOOK = 60.0
+#: Seconds RabbitMQ waits for an acknowledgement, looking every 60, before it closes the channel, which Celery's worker
+#: does not survive. https://www.rabbitmq.com/docs/consumers#acknowledgement-timeout
+CONSUMER_TIMEOUT = 1800.0
+#: Seconds SQS waits before it gives the message to another worker too, where the app does not say: kombu's default.
+VISIBILITY_TIMEOUT = 1800.0
+
+
+def broker_waits(app: Celery) -> float | None:
+    """Return for how many seconds the broker waits for an acknowledgement; None where a runner may take any time."""
+    driver: str = app.connection_for_read().transport.driver_type
+    if driver == "sqs":
+        return float((app.conf.broker_transport_options or {}).get("visibility_timeout", VISIBILITY_TIMEOUT))
+    return CONSUMER_TIMEOUT if driver == "amqp" else None
 
 
 class Custody:
     """The messages that a runner's worker took and did not acknowledge. Belongs to the consumer's thread."""
 
     def __init__(
-        self,
-        *,
-        losses: int = LOSSES,
-        patience: float = PATIENCE,
-        look: float = LOOK,
-        clock: Callable[[], float] = time.monotonic,
+        self, *, waits: float | None, losses: int = LOSSES, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self.every = look
-        self._losses, self._patience, self._clock = losses, patience, clock
+        """Make one for a broker that waits so many seconds for an acknowledgement, or without bound."""
+        self.waits = waits
+        self._losses, self._clock = losses, clock
         self._lost: Counter[str] = Counter()
         self._taken: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
         self._given_back: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
@@ -77,17 +81,18 @@ class Custody:
         self._taken.clear()
 
     def look(self) -> None:
-        """Let go of what RabbitMQ would close the channel for: what runs is acknowledged, what waits goes back."""
-        due = self._clock() - self._patience
+        """Let go of what the broker will not wait for: what runs is acknowledged, what waits for its turn goes back."""
+        patience = (self.waits or float("inf")) * 5 / 6
+        due = self._clock() - patience
         for request in [request for request, at in self._taken.items() if at <= due and not request.acknowledged]:
             # Only Celery's own note tells what is in the pool already from what waits for a free process.
             if request._apply_result is None:
-                logger.info("flame: gave %s back: it waited here for %g s", request, self._patience)
+                logger.info("flame: gave %s back, which waited here for %g s", request, patience)
                 self._given_back[request] = True
                 request.reject(requeue=True)
                 state.task_ready(request)
             elif request.task.name in self._late:
-                logger.info("flame: acknowledged %s, which still runs after %g s", request, self._patience)
+                logger.info("flame: acknowledged %s, which still runs after %g s", request, patience)
                 request.acknowledge()
 
 
@@ -143,7 +148,7 @@ def _kept_from_coming_back(task: Any) -> Iterator[None]:
 
 
 class CustodyStep(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Lets the worker's loop look after its messages where the broker does not wait for them without bound."""
+    """Lets the worker's loop look for messages that the broker will not wait for."""
 
     requires = (Tasks,)
 
@@ -152,15 +157,15 @@ class CustodyStep(bootsteps.StartStopStep):  # type: ignore[misc]
         self._timer: Any = None
         super().__init__(consumer, **options)
 
-    def include_if(self, consumer: Any) -> bool:
-        """Only RabbitMQ is that impatient."""
-        return self._custody is not None and consumer.app.connection_for_read().transport.driver_type == "amqp"
+    def include_if(self, _: Any) -> bool:
+        """On Redis nothing that a living runner holds is redelivered."""
+        return self._custody is not None and self._custody.waits is not None
 
     def start(self, consumer: Any) -> None:
         """The worker connected."""
-        if self._custody is not None:
+        if self._custody is not None and self._custody.waits is not None:
             self._custody.begin()
-            self._timer = consumer.timer.call_repeatedly(self._custody.every, self._custody.look)
+            self._timer = consumer.timer.call_repeatedly(self._custody.waits / 30, self._custody.look)
 
     def stop(self, _: Any) -> None:
         """The worker is about to close its channels, or lost them."""

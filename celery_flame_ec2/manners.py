@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from celery import Celery
@@ -50,21 +49,25 @@ def acknowledge_late(app: Celery) -> frozenset[str]:
     the names of those that are acknowledged late now. To be called when the worker is made, and has not begun: it is
     then that all tasks are there, and have their settings.
     """
-    changed: dict[str, set[str]] = {attribute: set() for attribute in ACKNOWLEDGEMENT}
+    changed = {attribute: undecided(app, attribute) for attribute in ACKNOWLEDGEMENT}
     for attribute, setting in ACKNOWLEDGEMENT.items():
         if not is_chosen(app, setting):
             app.conf[setting] = True  # for tasks that are made later
-            for task in _undecided(app, attribute):
-                setattr(task, attribute, True)
-                changed[attribute].add(task.name)
-    return frozenset(changed["acks_late"])
+        for name in changed[attribute]:
+            setattr(app.tasks[name], attribute, True)
+    return changed["acks_late"]
 
 
-def _undecided(app: Celery, attribute: str) -> Iterator[Any]:
-    for task in app.tasks.values():
-        noted = any(attribute in note for note in resolve_all(app.annotations, task))
-        if not noted and attribute not in vars(task) and _is_copied(type(task), attribute):
-            yield task
+def undecided(app: Celery, attribute: str) -> frozenset[str]:
+    """Return the names of the tasks for which neither they nor their app say anything about this attribute."""
+    if is_chosen(app, ACKNOWLEDGEMENT[attribute]):
+        return frozenset()
+    return frozenset(name for name, task in app.tasks.items() if not _is_said(app, task, attribute))
+
+
+def _is_said(app: Celery, task: Any, attribute: str) -> bool:
+    annotated = any(attribute in annotation for annotation in resolve_all(app.annotations, task))
+    return annotated or attribute in vars(task) or not _is_copied(type(task), attribute)
 
 
 def _is_copied(kind: type, attribute: str) -> bool:

@@ -96,14 +96,14 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[
 def _worker(app: Celery, letter: Parent, runner_id: str, parts: Parts) -> Any:
     """Return the worker that the parts are for."""
     from .. import manners
-    from ..custody import Custody, CustodyStep
+    from ..custody import Custody, CustodyStep, broker_waits
     from ..keeper import KeeperStep
     from ..terminator import TerminatorStep
 
     pool = manners.pool_of(app, letter)
     manners.beat_often(app, pool)
     # Where task and worker are one process, nothing would bound how many machines a task takes with it.
-    custody = Custody() if manners.has_processes(pool) else None
+    custody = Custody(waits=broker_waits(app)) if manners.has_processes(pool) else None
     app.steps["consumer"].update({KeeperStep, TerminatorStep, CustodyStep})
     own = {"flame_terminator": parts.terminator, "flame_keeper": parts.keeper, "flame_custody": custody}
     worker = app.Worker(**worker_arguments(letter, runner_id), **own)

@@ -114,9 +114,27 @@ def test_a_task_longer_than_rabbitmq_waits_is_done_once_and_what_waits_behind_it
                 work.send("square", 3, queue=queue),
             )
             worker.says(r"acknowledged work\.hold\S+, which still runs after 2 s")
-            worker.says(r"gave work\.square\S+ .*back: it waited here for 2 s", times=4)
+            worker.says(r"gave work\.square\S+ .*back, which waited here for 2 s", times=4)
             released.touch()
             assert long.get(timeout=30) == 1
             assert [result.get(timeout=30)["square"] for result in (due, behind)] == [4, 9]
             assert worker.running
             assert (work.numbers("held"), work.numbers("square")) == ([1], [2, 3])
+
+
+def test_rabbitmq_soon_notices_a_runner_that_stands_still(rabbit_url: str, queue: str, tmp_path: Path) -> None:
+    with Deployment(tmp_path, rabbit_url, task_default_queue=queue) as work:
+        runner = child(work, letter(queue))
+        work.send("hold", 1, str(tmp_path / "never"), queue=queue)
+        wait_until(lambda: work.noted("holding"), what="the task running")
+        runner.signal(signal.SIGSTOP)
+        try:
+            with work.client.connection_for_read() as connection:
+                wait_until(
+                    lambda: connection.default_channel.queue_declare(queue, passive=True).message_count == 1,
+                    what="the message in its queue again",
+                    timeout=90,  # with Celery's own heartbeat it would be 175
+                    poll=0.5,
+                )
+        finally:
+            runner.signal(signal.SIGKILL)

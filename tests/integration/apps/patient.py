@@ -1,4 +1,4 @@
-"""What does a runner's worker do with messages that it has for long, if long is 2 s?"""
+"""What does a runner's worker do with messages that its broker waits for no longer than 2.4 s?"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from celery_flame_ec2.manners import acknowledge_late
 from .work import app
 
 if __name__ == "__main__":
-    custody = Custody(patience=2.0, look=0.5)
+    custody = Custody(waits=2.4)
     app.steps["consumer"].add(CustodyStep)
     worker = app.Worker(
         concurrency=1,
