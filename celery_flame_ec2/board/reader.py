@@ -34,9 +34,10 @@ class Reader:
         self._board, self._owner, self._clock, self._every = board, owner, clock, every
         self._look_at = float("-inf")
         self._words: dict[str, Word] = {}
-        self._counts: dict[str, int] = {}
-        self._pins: list[Pin] = []
-        self._former: set[Pin] = set()
+        #: All that is up, and what it says.
+        self._pins: dict[Pin, Word] = {}
+        self._superseded: set[Pin] = set()
+        self._left: set[Pin] = set()
         self._gone_since: dict[str, float] = {}
         self._unneeded = self._deaf = self._warned = self._untidy = self._tidied = False
         self.since: float | None = None
@@ -68,9 +69,9 @@ class Reader:
     def attends(self, runners: Collection[Runner]) -> dict[str, float | None]:
         """Return since when each would have been heard had it spoken; None where its silence says nothing.
 
-        A runner works also where it cannot write to the board, for want of a right, a route or the SDK. So where a board
-        is not open to all, one's silence says something only while another of its pool is heard, and that of one that
-        never spoke only while one that was launched no later is: its release may be one that does not speak.
+        A runner works also where it cannot write to the board, for want of a right, a route or the SDK. So where that
+        may be, one's silence says something only while another of its pool is heard, and that of one that never spoke
+        only while one that was launched no later is: its release may be one that does not speak.
         """
         if self.since is None or self._board.open_to_all:
             return {runner.id: self.since for runner in runners}
@@ -102,7 +103,8 @@ class Reader:
             log("words of runners that are gone stay on the board: %s", exc)
             self._untidy = True
         else:
-            self._pins, self._untidy = [pin for pin in self._pins if pin not in due], False
+            self._pins = {pin: word for pin, word in self._pins.items() if pin not in due}
+            self._untidy = False
 
     def order(self, order: Order, runner_ids: Collection[str]) -> None:
         """Let these runners take no more work, or take it again. They read it within seconds.
@@ -127,40 +129,34 @@ class Reader:
         self.since = None
 
     def _take(self, pins: Iterable[Pin], now: float) -> None:
-        newest: dict[str, tuple[int, Pin]] = {}
-        superseded: set[Pin] = set()
-        for count, pin in self._ours(pins):
-            before = newest.get(pin.runner_id)
-            if before is not None:
-                superseded.add(min(before[1], pin, key=lambda each: count_of(each.text)))
-            if before is None or count > before[0]:
-                newest[pin.runner_id] = (count, pin)
-        for runner_id, (count, pin) in newest.items():
-            if count > self._counts.get(runner_id, -1):
-                self._words[runner_id] = read(runner_id, pin.text, owner=self._owner, heard_at=now)
-        self._counts = {runner_id: count for runner_id, (count, _) in newest.items()}
-        self._former, self._pins = self._former & superseded, [pin for _, pin in newest.values()] + list(superseded)
-        self._former |= superseded
-
-    def _ours(self, pins: Iterable[Pin]) -> Iterator[tuple[int, Pin]]:
-        """Leave out what no runner of ours pinned: whoever may write here may write anything."""
+        read_before, self._pins = self._pins, {}
         for pin in pins:
-            try:
-                read(pin.runner_id, pin.text, owner=self._owner, heard_at=0.0)
-                yield count_of(pin.text), pin
-            except ValueError:
-                self._warn(pin)
+            if word := read_before.get(pin) or self._read(pin, now):
+                self._pins[pin] = word
+        several: dict[str, list[Pin]] = {}
+        for pin in self._pins:
+            several.setdefault(pin.runner_id, []).append(pin)
+        for each in several.values():
+            each.sort(key=lambda pin: count_of(pin.text))
+        self._words = {runner_id: self._pins[each[-1]] for runner_id, each in several.items()}
+        superseded = {pin for each in several.values() for pin in each[:-1]}
+        self._left, self._superseded = self._superseded & superseded, superseded
 
-    def _warn(self, pin: Pin) -> None:
-        if not self._warned:  # once: it stays there
-            name = f"{pin.runner_id}/{pin.text}"[:80]
-            logger.warning("%s holds what no runner pins, which is left out: %r", self._board.place, name)
-        self._warned = True
+    def _read(self, pin: Pin, now: float) -> Word | None:
+        """Return what a pin says; None where no runner of ours pinned it: whoever may write here may write anything."""
+        try:
+            return read(pin.runner_id, pin.text, owner=self._owner, heard_at=now)
+        except ValueError:
+            if not self._warned:  # once: it stays there
+                name = f"{pin.runner_id}/{pin.text}"[:80]
+                logger.warning("%s holds what no runner pins, which is left out: %r", self._board.place, name)
+            self._warned = True
+            return None
 
     def _due(self, now: float) -> Iterator[Pin]:
         for pin in self._pins:
             gone = now - self._gone_since.get(pin.runner_id, now) >= TAKE_DOWN_AFTER
-            if gone or pin in self._former:
+            if gone or pin in self._left:
                 yield pin
 
     def _first_heard(self, runners: Iterable[Runner]) -> dict[str, list[Runner]]:

@@ -68,6 +68,6 @@ def _fields(packed: str) -> tuple[str, int, int, str, str]:
     if not isinstance(fields, list) or [type(each) for each in fields] != [str, int, int, str, str]:
         raise ValueError("not a word")
     state, active, taken, pool, reason = fields
-    if min(active, taken) < 0 or not reason.isprintable():
+    if min(active, taken) < 0 or not reason.isprintable() or state not in {each.value for each in RunnerState}:
         raise ValueError("not a word")
     return state, active, taken, pool, reason

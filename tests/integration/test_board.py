@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import logging
 import os
 import re
 import signal
@@ -19,18 +18,16 @@ import pytest
 from celery import Celery
 
 from celery_flame_ec2 import signals
-from celery_flame_ec2.board import Board, open_board
+from celery_flame_ec2.board import open_board
 from celery_flame_ec2.board.base import Pin
 from celery_flame_ec2.board.reader import Reader
 from celery_flame_ec2.board.s3 import S3Board
 from celery_flame_ec2.board.text import write
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BoardError
-from celery_flame_ec2.orders import Order
-from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.pool import letter
 from celery_flame_ec2.presence import Word
-from celery_flame_ec2.reaper import SECOND_LOOK
+from celery_flame_ec2.reaper import LOST_AFTER
 from celery_flame_ec2.runner import Runner, RunnerState
 from celery_flame_ec2.service import Service
 from celery_flame_ec2.watch import Watch
@@ -120,8 +117,8 @@ def test_hostile_names_are_left_out_with_one_warning(aws_url: str, caplog: pytes
     good = write(word("good", active=2, reason="é\n\0, ok"), 5)
     board.pin(Pin(runner_id="good", text=good))
     prefix = f"flame/lease/{OWNER}.board/words/"
-    hostile = ["", "x", "a/b/c", f"good/{good}x!", "good/99999999999.e30", "good/9.##%2F##", f"a\u202eb/{good}", "w/7.W10",
-               "n/" + "9" * 30 + ".e30", f"{'a' * 300}/{good}", "é/" + "ü" * 300]  # fmt: skip
+    hostile = ["", "x", "a/b/c", f"good/{good}x!", "good/99999999999.e30", "good/9.##%2F##", "w/7.W10",
+               f"a\u202eb/{good}", "n/" + "9" * 30 + ".e30", f"{'a' * 300}/{good}", "é/" + "ü" * 300]  # fmt: skip
     for name in hostile:
         client.put_object(Bucket=BUCKET, Key=prefix + name, Body=b"")
     reader = Reader(board, owner=OWNER, clock=time.monotonic)
@@ -137,10 +134,9 @@ def test_hostile_names_are_left_out_with_one_warning(aws_url: str, caplog: pytes
 
 
 def test_more_words_than_one_answer_holds_are_all_read(aws_url: str) -> None:
-    bucket(aws_url)
-    board = S3Board(BUCKET, "board", region=REGION, endpoint=aws_url, page=3)
+    client, board = bucket(aws_url), S3Board(BUCKET, "board", region=REGION, endpoint=aws_url, page=3)
     for number in range(8):
-        open_board(f"s3://{BUCKET}/board?endpoint={aws_url}").pin(Pin(runner_id=f"i-{number}", text="1.text"))
+        client.put_object(Bucket=BUCKET, Key=f"board/words/i-{number}/1.text", Body=b"")
     assert len(board.pins()) == 8
     board.take_down(board.pins())
     assert board.pins() == []
@@ -154,16 +150,29 @@ def test_an_s3_that_does_not_know_the_bucket_or_does_not_answer_is_an_error_in_w
                 asked()
 
 
+def test_deployments_in_one_bucket_are_apart_whatever_their_owners_are_called(aws_url: str) -> None:
+    bucket(aws_url)
+    owners = ["a", "a/b", "a.board/words/b"]
+    boards = [open_board(place(aws_url, owner)) for owner in owners]
+    for number, board in enumerate(boards):
+        board.pin(Pin(runner_id=f"i-{number}", text=write(word(f"i-{number}"), 1)))
+        board.order(lambda before, number=number: before | {f"i-{number}"})
+    for number, (board, owner) in enumerate(zip(boards, owners, strict=True)):
+        reader = Reader(board, owner=owner, clock=time.monotonic)
+        reader.look()
+        assert reader.words.keys() == board.cordoned() == {f"i-{number}"}
+
+
 # runners and a parent
 
 
 class Shop:
     """Runners of one pool that the test starts itself, and a parent within it: over SQS, with a board in S3."""
 
-    def __init__(self, work: Deployment, board: str, queue: str, policy: str = "") -> None:
-        self.work, self.board, self.queue = work, board, queue
-        conf = {"flame_pools": {"video": {"queues": [queue], "max": 3, "max_concurrency": 1}}, "flame_owner": OWNER}
-        conf |= {"flame_policy": policy} if policy else {}
+    def __init__(self, work: Deployment, board: str, queue: str, **conf: Any) -> None:
+        self.work, self.board, self.queue, self.skipped = work, board, queue, 0.0
+        pools = {"video": {"queues": [queue], "max": 2, "max_concurrency": 1}}
+        conf = {"flame_pools": pools, "flame_owner": OWNER, **conf}
         read = read_settings(conf, app_name="p", broker_urls=("sqs://",), environ={})
         self.settings: Settings = dataclasses.replace(read, board=board)
         self.app = Celery("p", broker=work.conf["broker_url"], set_as_current=False)
@@ -175,7 +184,9 @@ class Shop:
         self.service = self.parent()
 
     def parent(self) -> Service:
-        clock = time.monotonic
+        def clock() -> float:
+            return time.monotonic() + self.skipped
+
         watch = Watch(self.app, owner=OWNER, board=self.board, look_every=0.5, clock=clock)
         return Service(self.app, self.settings, self.backend, watch=watch, clock=clock, monotonic=clock)
 
@@ -185,7 +196,7 @@ class Shop:
         limits = {"idle_shutdown_after": 300.0, **limits}
         text = dataclasses.replace(told, limits=dataclasses.replace(told.limits, **limits)).encode()
         started = self.work.start(name, "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID=name)
-        self.backend.living.append(Runner(id=name, pool="video", launched_at=time.monotonic()))
+        self.backend.living.append(Runner(id=name, pool="video", launched_at=time.monotonic() + self.skipped))
         self.processes[name] = started
         return started
 
@@ -202,17 +213,21 @@ class Shop:
     def send(self, task: str, *args: Any) -> None:
         self.work.send(task, *args, queue=self.queue)
 
+    @property
+    def deaf(self) -> bool:
+        return self.service._watch.since is None
+
     def _on_ended(self, runner: Runner, reason: str, **_: Any) -> None:
         self.ended.append(f"{runner.id}: {reason}")
 
 
 @contextlib.contextmanager
-def opened(url: str, s3: str, directory: Path, queue: str, policy: str = "") -> Iterator[Shop]:
-    conf: dict[str, Any] = {"broker_transport_options": SQS, "task_default_queue": queue}
-    with Deployment(directory, url, **conf) as work:
+def opened(url: str, s3: str, directory: Path, queue: str, **conf: Any) -> Iterator[Shop]:
+    options: dict[str, Any] = {"broker_transport_options": SQS, "task_default_queue": queue}
+    with Deployment(directory, url, **options) as work:
         work.client.conf.broker_transport_options = SQS
         bucket(s3)
-        shop = Shop(work, place(s3), queue, policy)
+        shop = Shop(work, place(s3), queue, **conf)
         yield shop
         signals.runner_ended.disconnect(shop._on_ended)
         shop.service.close()
@@ -226,14 +241,80 @@ def shop(sqs_url: str, aws_url: str, tmp_path: Path, unique_name: Callable[[str]
 
 def test_hello_busy_idle_and_the_reason_of_its_end_reach_the_parent(shop: Shop, tmp_path: Path) -> None:
     released = tmp_path / "released"
-    runner = shop.runner("one", idle_shutdown_after=8.0)
+    runner = shop.runner("one")
     shop.sees(one=("up", 0))
     shop.send("hold", 0, str(released))
     shop.sees(one=("up", 1))
     released.touch()
     shop.sees(one=("up", 0))
+    runner.signal(signal.SIGTERM)
     assert runner.ends() == 0
     shop.sees()
-    assert shop.ended == ["one: idle for 8 s"]
+    assert shop.ended == ["one: told by SIGTERM"]
     (ended,) = shop.service.pools[0].standing.endings
-    assert (ended.runner_id, ended.reason) == ("one", "idle for 8 s")
+    assert (ended.runner_id, ended.reason) == ("one", "told by SIGTERM")
+
+
+def test_a_policy_cordons_and_uncordons_and_an_uncordoned_runner_works(
+    sqs_url: str, aws_url: str, tmp_path: Path, unique_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "told"
+    monkeypatch.setenv("WORK_TOLD", str(told))
+    told.write_text(json.dumps({"cordon": ["one"]}))
+    policy = "tests.integration.apps.policies:cordons"
+    with opened(sqs_url, aws_url, tmp_path, unique_name("board"), flame_policy=policy) as shop:
+        shop.runner("one")
+        shop.runner("two")
+        shop.sees(one=("cordoned", 0), two=("up", 0))
+        for number in range(4):
+            shop.send("square", number)
+        wait_until(lambda: shop.work.numbers("square") == [0, 1, 2, 3], what="four tasks", timeout=60)
+        assert {entry["runner"] for entry in shop.work.noted("square")} == {"two"}
+        told.write_text(json.dumps({"cordon": ["two"], "uncordon": ["one"]}))
+        shop.sees(one=("up", 0), two=("cordoned", 0))
+        shop.send("square", 4)
+        wait_until(lambda: len(shop.work.noted("square")) == 5, what="the fifth", timeout=60)
+        assert shop.work.noted("square")[-1]["runner"] == "one"
+
+
+def test_while_s3_does_not_answer_silence_means_nothing_and_work_goes_on(
+    sqs_url: str, tmp_path: Path, unique_name: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for s3 in serve(MotoServer):
+        with opened(sqs_url, s3.url, tmp_path, unique_name("board")) as shop:
+            shop.runner("one")
+            ending = shop.runner("two")
+            shop.sees(one=("up", 0), two=("up", 0))
+            with s3.paused():
+                wait_until(lambda: shop.round() and shop.deaf, what="a parent that knows it is deaf", poll=0.2)
+                for _ in range(2):
+                    shop.skipped += LOST_AFTER + 60
+                    assert shop.round().keys() == {"one", "two"}
+                shop.send("square", 1)
+                wait_until(lambda: shop.work.numbers("square") == [1], what="a task that ran", timeout=60)
+                ending.signal(signal.SIGTERM)
+                assert ending.ends() == 0
+                shop.sees(one=("up", 0))
+            shop.skipped += LOST_AFTER
+            shop.send("hold", 2, str(tmp_path / "never"))
+            shop.sees(one=("up", 1))
+    assert len(re.findall("runners are not heard", caplog.text)) == 1
+
+
+def test_local_runners_speak_and_obey_through_a_directory(tmp_path: Path) -> None:
+    flame = {"pool": {"queues": ["celery"], "min": 2, "max": 2, "max_concurrency": 1, "idle_shutdown_after": 300.0}}
+    with Deployment(tmp_path, f"sqla+sqlite:///{tmp_path}/broker.sqlite", flame_pools=flame) as work:
+        parent = work.start("parent", "flame", "serve")
+        parent.says(" is up, ", times=2)
+        runners = work.has_runners(2)
+        one, two = runners
+        assert work.run("flame", "cordon", one, "--timeout", "60").stdout == f"{one} cordoned\n"
+        shown = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]["runners"]
+        assert {runner["id"]: runner["state"] for runner in shown} == {one: "cordoned", two: "up"}
+        for number in range(4):
+            work.send("square", number)
+        wait_until(lambda: work.numbers("square") == [0, 1, 2, 3], what="four tasks", timeout=60)
+        assert {entry["runner"] for entry in work.noted("square")} == {two}
+        assert work.run("flame", "uncordon", one, "--timeout", "60").stdout == f"{one} up\n"
+        os.kill(runners[two], signal.SIGTERM)
+        parent.says(f"{two} ended: told by SIGTERM")
