@@ -96,8 +96,7 @@ def _broker(app: Celery, settings: Settings | None) -> Iterator[Finding]:
 def _of_broker(app: Celery, settings: Settings | None, connection: Connection) -> Iterator[Finding]:
     if settings is not None:
         yield broker.depths(connection, [queue for pool in settings.pools for queue in pool.queues])
-    found = habit.habits(app, "", ())
-    yield habit.parents(workers.ask(app, connection), ours=found.is_ours)
+    yield habit.parents(workers.ask(app, connection), ours=habit.is_ours(app.conf.worker_autoscaler))
 
 
 def _habits(app: Celery, settings: Settings | None) -> Iterator[Finding]:

@@ -67,7 +67,8 @@ def elsewhere(
 ) -> Iterator[Finding]:
     """Tell whether a runner on another machine would find broker and result backend."""
     env = pool.ec2.env
-    if "CELERY_BROKER_URL" in environ and "CELERY_BROKER_URL" not in env:
+    untold = "CELERY_BROKER_URL" in environ and "CELERY_BROKER_URL" not in env
+    if untold:
         told = "it is named by CELERY_BROKER_URL of this environment, which runners do not inherit"
         yield warning("broker for runners", told, "give CELERY_BROKER_URL in 'env' too")
     given = env.get("CELERY_BROKER_URL")
@@ -76,7 +77,7 @@ def elsewhere(
     if near:
         told = f"{', '.join(near)}: a name that only this machine or network may know"
         yield warning("broker for runners", told, "set broker_url to an address the runners' network knows")
-    elif not ("CELERY_BROKER_URL" in environ and "CELERY_BROKER_URL" not in env):
+    elif not untold:
         yield ok("broker for runners", "its address is not one of this machine alone")
     if results and (results.startswith("file:") or _is_local(urlsplit(results).hostname)):
         told = f"{_place(urlsplit(results))} is of this machine alone: a runner's results get lost, or fail its tasks"
