@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from kombu import pools
+
 from celery_flame_ec2.errors import HoldingsError
 from celery_flame_ec2.holdings import open_holdings
 from celery_flame_ec2.parent import Parent
@@ -50,12 +52,14 @@ class Starter(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Result:
-    """What was measured in a cell; `returned` is the slowest return of a dead runner's task, in seconds."""
+    """What was measured in a cell; `returned` is the slowest return of a dead runner's task, in seconds, and
+    `ended_over_it` how many runners ended that were to live on."""
 
     cell: Cell
     endings: int
     count: Count
     seconds: float
+    ended_over_it: int = 0
     returned: float | None = None
     troubles: tuple[str, ...] = ()
 
@@ -89,7 +93,7 @@ class Bed:
         self._listed_at, self._retiring = 0.0, False
         self.runners: list[Runner] = []
         self.deaths: list[Death] = []
-        self.endings = 0
+        self.endings = self.ended_over_it = 0
         self.troubles: list[str] = []
 
     def run(self, endings: int) -> Result:
@@ -101,11 +105,11 @@ class Bed:
         finally:
             for runner in self._living():
                 kill_group(runner)
-            self.load.client.close()
+            pools.reset()
         return Result(
             cell=self.cell, endings=self.endings, seconds=round(time.time() - began, 1),
             count=count(self.load.sent, self.journal.entries, self.deaths),
-            returned=slowest_return(self.journal.entries, self.deaths), troubles=tuple(self.troubles),
+            ended_over_it=self.ended_over_it, returned=slowest_return(self.journal.entries, self.deaths), troubles=tuple(self.troubles),
         )  # fmt: skip
 
     def _until(self, deadline: float, endings: int) -> None:
@@ -196,6 +200,8 @@ class Bed:
             held = self.broker.held(runner.id)
             known_at = now if held is not None else runner.struck_at
             self.deaths.append(Death(runner=runner.id, at=runner.struck_at, known_at=known_at, held=held))
+        elif self.cell.ending == "broker-restart" and not runner.retired:
+            self.ended_over_it += 1
         elif code and not (runner.retired and code == -signal.SIGTERM):  # which met it at its very end
             self.troubles.append(f"{runner.id} ended with {code}")
         if self.way.ends and runner.up_at is not None and not self._retiring:
@@ -225,15 +231,19 @@ class Bed:
         there = self._living()
         self.broker.restart()
         back = time.time()
-        self.load.client.close()
+        pools.reset()  # which keep connections that look as if they stood
         self.load.client = self._client()
         late = min(deadline, back + BACK_WITHIN)
-        self._turns(lambda: all(self._began_after(runner, back) for runner in there), late)
+        self._turns(lambda: all(self._is_back(runner, back) for runner in there), late)
         self.endings += len(there)
 
     def _all_work_since(self, moment: float) -> bool:
         living = self._living()
         return len(living) >= self.way.runners and all(self._began_after(runner, moment) for runner in living)
+
+    def _is_back(self, runner: Runner, moment: float) -> bool:
+        """Tell whether a runner takes tasks again, or came to an end over it and was replaced."""
+        return runner.gone_at is not None or self._began_after(runner, moment)
 
     def _began_after(self, runner: Runner, moment: float) -> bool:
         return self.journal.last_start.get(runner.id, 0.0) > moment
