@@ -25,6 +25,11 @@ _SAME = frozenset({"304", "NotModified"})
 _MISSING = frozenset({"NoSuchKey", "AccessDenied"})
 #: Another wrote the orders meanwhile.
 _LOST = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"})
+#: What IAM must allow for each request.
+_RIGHTS = {
+    "put_object": "s3:PutObject", "get_object": "s3:GetObject", "list_objects_v2": "s3:ListBucket",
+    "delete_object": "s3:DeleteObject", "delete_objects": "s3:DeleteObject",
+}  # fmt: skip
 #: Times the orders are written anew on top of another's.
 _ATTEMPTS = 5
 #: Keys that one request lists, and deletes.
@@ -86,7 +91,7 @@ class S3Board:
             body = write_orders(after)
             if not isinstance(self._ask("put_object", but=_LOST, Key=self._orders, Body=body, **condition), str):
                 return
-        raise BoardError(f"{self.place}: others change the orders at the same time, again and again")
+        raise BoardError(f"{self.place}: the orders always changed meanwhile, or s3:GetObject is missing there")
 
     def _key(self, pin: Pin) -> str:
         return f"{self._words}{pin.runner_id}/{pin.text}"
@@ -119,7 +124,7 @@ class S3Board:
             code = exc.response.get("Error", {}).get("Code", "")
             if code in but:
                 return code
-            advice = "; `flame iam-policy` prints the rights this needs" if code == "AccessDenied" else ""
+            advice = f"; this needs {_RIGHTS[action]} there: see `flame iam-policy`" if code == "AccessDenied" else ""
             raise BoardError(f"{self.place}: {exc}{advice}") from exc
         except (BotoCoreError, ResponseParserError) as exc:
             raise BoardError(f"{self.place}: {exc}") from exc
