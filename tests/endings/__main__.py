@@ -8,22 +8,18 @@ Any part of a cell's name may be `*`. With a file, cells that are in it are not 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import fnmatch
 import json
 import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.conftest import AWS
 
-from .bed import Bed, Result, as_fields, from_fields
-from .brokers import Broker, make_broker
+from .bed import Result, as_fields, from_fields
 from .expected import Cell, cells, guarantee
-from .nursery import ROOT, Nursery, Plain
+from .world import World
 
 HEAD = f"{'cell':<30}{'endings':>8}{'tasks':>7}{'once':>7}{'again':>7}{'lost':>6}{'of it begun':>13}{'handed over':>13}"
 HEAD += f"{'returned':>11}{'took':>7}"
@@ -43,34 +39,12 @@ def main(words: Sequence[str]) -> int:
     print(HEAD, flush=True)
     for result in results.values():
         print(line(result), flush=True)
-    for result in measure(wanted, chosen.endings, plain=chosen.plain, keep=chosen.keep):
-        results[result.cell] = result
-        print(line(result), flush=True)
-        if chosen.json:
-            with chosen.json.open("a") as file:
-                file.write(json.dumps(as_fields(result)) + "\n")
-    return 1 if any(result.broken for result in results.values()) else 0
-
-
-def measure(wanted: Iterable[Cell], endings: int, *, plain: bool = False, keep: bool = False) -> Iterator[Result]:
-    """Measure one cell after the other."""
-    environ = {**os.environ, **AWS, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    environ["PYTHONWARNINGS"] = "ignore:You're running the worker with superuser"
-    with contextlib.ExitStack() as world:
-        starter = (Plain if plain else Nursery)(environ)
-        world.callback(starter.close)
-        brokers: dict[str, Broker] = {}
+    with World(plain=chosen.plain, keep=chosen.keep) as world:
         for cell in wanted:
-            if cell.broker not in brokers:
-                brokers[cell.broker] = make_broker(cell.broker)
-                world.enter_context(brokers[cell.broker].server)
-            directory = Path(tempfile.mkdtemp(prefix="flame-endings-"))
-            result = Bed(cell, brokers[cell.broker], starter, directory).run(endings)
-            if result.broken or keep:
-                print(f"{cell}: the runners' logs and the tasks' journal are in {directory}", file=sys.stderr)
-            else:
-                shutil.rmtree(directory)
-            yield result
+            results[cell] = result = world.run(cell, chosen.endings)
+            print(line(result), flush=True)
+            write(chosen.json, result)
+    return 1 if any(result.broken for result in results.values()) else 0
 
 
 def read(path: Path | None) -> dict[Cell, Result]:
@@ -79,6 +53,13 @@ def read(path: Path | None) -> dict[Cell, Result]:
         return {}
     found = [from_fields(json.loads(text)) for text in path.read_text().splitlines()]
     return {result.cell: result for result in found}
+
+
+def write(path: Path | None, result: Result) -> None:
+    """Note a result for a later run."""
+    if path is not None:
+        with path.open("a") as file:
+            file.write(json.dumps(as_fields(result)) + "\n")
 
 
 def line(result: Result) -> str:

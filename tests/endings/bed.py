@@ -73,8 +73,8 @@ class Result:
 class Bed:
     """One cell on one broker."""
 
-    def __init__(self, cell: Cell, broker: Broker, starter: Starter, directory: Path) -> None:
-        self.cell, self.broker = cell, broker
+    def __init__(self, cell: Cell, broker: Broker, starter: Starter, directory: Path, *, endings: int) -> None:
+        self.cell, self.broker, self._wanted = cell, broker, endings
         self._starter, self._directory = starter, directory
         self.queue = f"{cell}-{random.randrange(10**6)}".replace("/", "-")
         self._conf = {
@@ -86,6 +86,7 @@ class Bed:
         self.journal = Journal(journal)
         client = self._client()
         self.way = WAYS[cell.ending](cell, broker, client)
+        self.way.runners = min(self.way.runners, endings)
         depth = SLOTS * self.way.runners * (1 if cell.ending == "idle" else 2)
         self.load = Load(client, self.queue, depth=depth, bursts=cell.ending == "idle")
         holdings = open_holdings(client, self.queue)
@@ -96,12 +97,12 @@ class Bed:
         self.endings = self.ended_over_it = 0
         self.troubles: list[str] = []
 
-    def run(self, endings: int) -> Result:
-        """Have so many endings, and count."""
+    def run(self) -> Result:
+        """Have the endings, and count."""
         began = time.time()
         try:
             with contextlib.suppress(TimeoutError):
-                self._until(began + PATIENCE, endings)
+                self._until(began + PATIENCE)
         finally:
             for runner in self._living():
                 kill_group(runner)
@@ -109,15 +110,16 @@ class Bed:
         return Result(
             cell=self.cell, endings=self.endings, seconds=round(time.time() - began, 1),
             count=count(self.load.sent, self.journal.entries, self.deaths),
-            ended_over_it=self.ended_over_it, returned=slowest_return(self.journal.entries, self.deaths), troubles=tuple(self.troubles),
+            returned=slowest_return(self.journal.entries, self.deaths), ended_over_it=self.ended_over_it,
+            troubles=tuple(self.troubles),
         )  # fmt: skip
 
-    def _until(self, deadline: float, endings: int) -> None:
+    def _until(self, deadline: float) -> None:
         if self.cell.ending == "broker-restart":
-            while self.endings < endings:
+            while self.endings < self._wanted:
                 self._restart(deadline)
         else:
-            self._turns(lambda: self.endings >= endings, deadline)
+            self._turns(lambda: self.endings >= self._wanted, deadline)
         self._settle(deadline)
 
     def _turns(self, over: Callable[[], bool], deadline: float, *, load: bool = True, fresh: bool = True) -> None:
