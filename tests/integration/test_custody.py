@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import boto3
 import pytest
 
 from tests.servers import RabbitServer
@@ -120,6 +121,33 @@ def test_a_task_longer_than_rabbitmq_waits_is_done_once_and_what_waits_behind_it
             assert [result.get(timeout=30)["square"] for result in (due, behind)] == [4, 9]
             assert worker.running
             assert (work.numbers("held"), work.numbers("square")) == ([1], [2, 3])
+
+
+def test_a_task_longer_than_sqs_hides_it_is_done_once(sqs_url: str, aws_url: str, queue: str, tmp_path: Path) -> None:
+    options = {
+        "region": "eu-central-1", "is_secure": False, "visibility_timeout": 12, "wait_time_seconds": 1,
+        "polling_interval": 0.2,
+    }  # fmt: skip
+    sqs = boto3.client("sqs", region_name="eu-central-1", endpoint_url=aws_url)
+
+    def left() -> int:
+        url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+        found = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        return sum(int(found[f"ApproximateNumberOfMessages{kind}"]) for kind in ("", "NotVisible"))
+
+    released = tmp_path / "released"
+    with Deployment(tmp_path, sqs_url, task_default_queue=queue, broker_transport_options=options) as work:
+        work.client.conf.broker_transport_options = options
+        runner = child(work, letter(queue, concurrency=2))  # another process would take it at once
+        result = work.send("hold", 1, str(released), queue=queue)
+        wait_until(lambda: work.noted("holding"), what="the task running")
+        assert left() == 1
+        runner.says(r"acknowledged work\.hold\S+, which still runs after 10 s")
+        wait_until(lambda: left() == 0, what="SQS having forgotten it")
+        released.touch()
+        assert result.get(timeout=30) == 1
+        assert runner.ends() == 0
+        assert work.numbers("holding") == [1]
 
 
 def test_rabbitmq_soon_notices_a_runner_that_stands_still(rabbit_url: str, queue: str, tmp_path: Path) -> None:
