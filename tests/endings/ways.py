@@ -171,7 +171,7 @@ class CutOff(Way):
 class Restart(Way):
     """The broker's, not the runner's; see `bed.restart`."""
 
-    runners = 10
+    runners = 17
     ends = False
 
     def strike(self, runner: Runner, running: list[Entry]) -> bool:
