@@ -74,6 +74,8 @@ def _steps(
         yield "pools", lambda: [unknown("pools", "not looked at", "mend the settings")]
         return
     yield "lease", lambda: [broker.lease(app, settings)]
+    if settings.board:
+        yield "board", lambda: broker.board(settings)
     if settings.backend == "ec2":
         yield from _ec2(app, settings, environ, pause)
     else:

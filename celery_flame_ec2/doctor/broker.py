@@ -10,9 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 from celery import Celery
 from kombu.connection import Connection
 
+from ..board import open_board
 from ..broker import cause, channel, drop
 from ..config import PoolSettings, Settings
-from ..errors import DemandUnknown, FlameError, LeaseError
+from ..errors import BoardError, DemandUnknown, FlameError, LeaseError
 from ..finding import Finding, failed, ok, warning
 from ..lease import open_lease
 from ..queues import measure
@@ -113,3 +114,16 @@ def lease(app: Celery, settings: Settings) -> Finding:
     if store.place == "no lease":
         return warning("lease", "none: two parents would both act", "set flame_lease to a redis:// or s3:// URL")
     return ok("lease", f"{store.place} answers")
+
+
+def board(settings: Settings) -> Iterator[Finding]:
+    """Read what runners say where the broker carries no words; nothing where it does."""
+    if not settings.board:
+        return
+    try:
+        found = open_board(settings.board)
+        found.pins()
+    except BoardError as exc:
+        yield warning("board", f"no runner is heard, and none can be cordoned: {exc}", "see docs/board.md")
+        return
+    yield ok("board", f"{found.place} answers: this broker carries no words, so runners pin theirs there, by boto3")

@@ -302,19 +302,24 @@ def test_while_s3_does_not_answer_silence_means_nothing_and_work_goes_on(
 
 
 def test_local_runners_speak_and_obey_through_a_directory(tmp_path: Path) -> None:
-    flame = {"pool": {"queues": ["celery"], "min": 2, "max": 2, "max_concurrency": 1, "idle_shutdown_after": 300.0}}
-    with Deployment(tmp_path, f"sqla+sqlite:///{tmp_path}/broker.sqlite", flame_pools=flame) as work:
+    pool = {"queues": ["celery"], "min": 2, "max": 2, "max_concurrency": 1, "min_idle_shutdown_after": 300.0}
+    with Deployment(tmp_path, f"sqla+sqlite:///{tmp_path}/broker.sqlite", flame_pools={"pool": pool}) as work:
         parent = work.start("parent", "flame", "serve")
         parent.says(" is up, ", times=2)
         runners = work.has_runners(2)
         one, two = runners
-        assert work.run("flame", "cordon", one, "--timeout", "60").stdout == f"{one} cordoned\n"
+
+        def tell(verb: str) -> str:
+            done = work.run("flame", verb, one, "--timeout", "90", timeout=120)
+            return done.stdout + done.stderr
+
+        assert tell("cordon") == f"{one} cordoned\n"
         shown = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]["runners"]
         assert {runner["id"]: runner["state"] for runner in shown} == {one: "cordoned", two: "up"}
         for number in range(4):
             work.send("square", number)
         wait_until(lambda: work.numbers("square") == [0, 1, 2, 3], what="four tasks", timeout=60)
         assert {entry["runner"] for entry in work.noted("square")} == {two}
-        assert work.run("flame", "uncordon", one, "--timeout", "60").stdout == f"{one} up\n"
+        assert tell("uncordon") == f"{one} up\n"
         os.kill(runners[two], signal.SIGTERM)
         parent.says(f"{two} ended: told by SIGTERM")
