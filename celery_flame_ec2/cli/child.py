@@ -176,18 +176,13 @@ def _voice(app: Celery, runner_id: str) -> Voice:
 
 
 def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:
-    """Return what the child's worker is made with: safe settings for one of many, then the pool's `worker_options`.
+    """Return what the child's worker is made with: safe settings for one of many, then the pool's `worker_options`."""
+    from ..manners import ONE_OF_MANY
 
-    Gossip grows with the square of the fleet, mingle costs a second of every start, and what is prefetched waits
-    behind a running task while other runners are free.
-    """
     return {
         "loglevel": "INFO",
         "quiet": True,
-        "prefetch_multiplier": 1,
-        "optimization": "fair",
-        "without_gossip": True,
-        "without_mingle": True,
+        **ONE_OF_MANY,
         **letter.worker_options,
         "hostname": node_name(runner_id),
         "queues": list(letter.queues),
