@@ -281,13 +281,17 @@ def server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
+def by_way_of(link: SlowLink, server: Server) -> str:
+    return server.url.replace(f":{server.port}", f":{link.port}")
+
+
 def test_every_task_published_around_the_decision_to_end_runs_once_and_soon(
     server: Server, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
     with contextlib.ExitStack() as stack:
         nursery = stack.enter_context(Nursery(tmp_path / "nursery"))
         link = stack.enter_context(SlowLink(server.port, delay=FAR))
-        far_url = server.url.replace(f":{server.port}", f":{link.port}")
+        far_url = by_way_of(link, server)
         courses = []
         for lane in LANES:
             late = {"task_acks_late": lane.late, "task_reject_on_worker_lost": lane.late, "task_ignore_result": True}
@@ -322,6 +326,31 @@ def test_a_task_that_arrives_between_decision_and_cancel_keeps_the_runner_which_
         assert runner.ends() == 0
         assert [entry["runner"] for entry in work.noted("mark")] == ["one", "one"]
         assert len(re.findall("flame: ending: idle", runner.output)) == 2
+
+
+def test_a_single_use_runner_takes_one_task_for_each_slot_while_more_are_on_their_way(
+    server: Server, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    queue = unique_name("flood")
+    with (
+        Nursery(tmp_path / "nursery") as nursery,
+        SlowLink(server.port, delay=FAR) as link,
+        Deployment(tmp_path, server.url, app=APP) as work,
+    ):
+        conf = json.dumps({**work.conf, "broker_url": by_way_of(link, server)})
+        text = letter(queue, concurrency=2, single_use=True, idle_shutdown_after=PATIENCE)
+        runner = nursery.start(work, "one", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="one", WORK_CONF=conf)
+        work.send("mark", 0, queue=queue)
+        wait_until(lambda: work.numbers("mark") == [0], what="a task that is over", timeout=PATIENCE)
+        for number in range(1, 30):
+            work.send("mark", number, queue=queue)
+        runner.says("ending: single use: 2 tasks taken by 2 slots")
+        assert runner.ends() == 0
+        assert len(work.numbers("mark")) == 2
+        text = letter(queue, idle_shutdown_after=IDLE)
+        rest = nursery.start(work, "rest", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="rest")
+        assert rest.ends() == 0
+        assert work.numbers("mark") == list(range(30))
 
 
 def report(courses: Sequence[Course]) -> None:
