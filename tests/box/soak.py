@@ -23,13 +23,14 @@ from pathlib import Path
 from redis import Redis
 
 from tests.box import rootfs
-from tests.box.box import Box
+from tests.box.box import Box, Instance
 from tests.box.burst import PROJECT, ROOT, Burst, build_release
 from tests.box.cgroup import Cgroup
 from tests.box.mischief import Mischief
 from tests.box.rootfs import BoxUnusable
 from tests.servers import RabbitServer, RedisServer, Server, ServerMissing
 from tests.waiting import wait_until
+from tests.workers import Program
 
 #: Appended to the example project: a task that counts its own runs where no fault reaches.
 COUNTED = '''
@@ -65,14 +66,16 @@ class Report:
     seconds: float
     waves: int
     sent: int
-    runs: int
-    doubled: int
-    lost: int
-    faults: dict[str, int]
-    launched: int
-    ended: dict[str, int]  #: instances by what ended them, as the machines know it
-    reasons: dict[str, int]  #: the same as parents tell it
+    done: Counter[str]  #: runs of each task that was done
+    faults: Counter[str]
+    ended: Counter[str]  #: instances by what ended them, as EC2 knows it
+    words: Counter[str]  #: the same as the machines' own last words tell it
+    reasons: Counter[str]  #: the same as parents tell it
     left: tuple[str, ...]  #: what still was there at the end, and should not
+
+    @property
+    def lost(self) -> int:
+        return self.sent - len(self.done)
 
     @property
     def good(self) -> bool:
@@ -80,13 +83,12 @@ class Report:
         return not self.lost and not self.left and all(end.startswith("terminated") for end in self.ended)
 
     def __str__(self) -> str:
+        groups = {"fault": self.faults, "ended": self.ended, "machines": self.words, "parents": self.reasons}
         rows = [
             ("seed", self.seed), ("seconds", f"{self.seconds:.0f}"), ("waves", self.waves), ("tasks sent", self.sent),
-            ("runs", self.runs), ("tasks run more than once", self.doubled), ("tasks lost", self.lost),
-            *((f"fault: {name}", count) for name, count in sorted(self.faults.items())),
-            ("instances launched", self.launched),
-            *((f"ended: {name}", count) for name, count in sorted(self.ended.items())),
-            *((f"parents: {name}", count) for name, count in sorted(self.reasons.items())),
+            ("runs", self.done.total()), ("tasks run more than once", sum(runs > 1 for runs in self.done.values())),
+            ("tasks lost", self.lost), ("instances launched", self.ended.total()),
+            *((f"{group}: {name}", count) for group, found in groups.items() for name, count in sorted(found.items())),
             ("left", ", ".join(self.left) or "nothing"),
         ]  # fmt: skip
         width = max(len(name) for name, _ in rows)
@@ -113,11 +115,9 @@ class Soak:
                 left = tuple(waiting(broker))
             done, instances = runs(notes), box.instances()
         return Report(
-            seed=self._seed, seconds=time.monotonic() - self._began, waves=self._waves, sent=self._sent,
-            runs=done.total(), doubled=sum(count > 1 for count in done.values()), lost=self._sent - len(done),
-            faults=dict(mischief.done), launched=len(instances),
-            ended=dict(Counter(f"{each.state}, {each.cause}" for each in instances)),
-            reasons=dict(reasons("\n".join(program.output for program in burst.programs))), left=(*left, *remains()),
+            seed=self._seed, seconds=time.monotonic() - self._began, waves=self._waves, sent=self._sent, done=done,
+            faults=mischief.done, ended=Counter(f"{each.state}, {each.cause}" for each in instances),
+            words=last_words(instances), reasons=reasons(burst.programs), left=(*left, *remains()),
         )  # fmt: skip
 
     def _broker(self) -> Server:
@@ -187,9 +187,15 @@ def waiting(broker: Server) -> Iterator[str]:
             )
 
 
-def reasons(output: str) -> Counter[str]:
+def last_words(instances: Sequence[Instance]) -> Counter[str]:
+    """Return what instances wrote on their consoles about their ends."""
+    said = [re.findall(r"flame: (ended \(.*?\)|boot failed: \w+)", each.console) for each in instances]
+    return Counter(words[-1] if words else "nothing said" for words in said)
+
+
+def reasons(parents: Sequence[Program]) -> Counter[str]:
     """Return why runners ended, as parents said it: each once, its figures left out."""
-    said = dict(re.findall(r"pool burst: (i-\w+) ended: (.+)", output))
+    said = dict(re.findall(r"pool burst: (i-\w+) ended: (.+)", "\n".join(parent.output for parent in parents)))
     return Counter(re.sub(r"\b\d+\b", "n", reason) for reason in said.values())
 
 

@@ -18,4 +18,4 @@ def test_no_task_is_lost_and_no_machine_left_when_things_go_wrong_for_a_while(ab
     assert report.good, report
     assert report.sent
     assert report.faults
-    assert report.launched
+    assert report.ended
