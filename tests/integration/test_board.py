@@ -310,11 +310,11 @@ def test_local_runners_speak_and_obey_through_a_directory(tmp_path: Path) -> Non
         one, two = runners
 
         def tell(verb: str) -> str:
-            done = work.run("flame", verb, one, "--timeout", "90", timeout=120)
+            done = work.run("flame", verb, one, "--timeout", "120", timeout=240)
             return done.stdout + done.stderr
 
         assert tell("cordon") == f"{one} cordoned\n"
-        shown = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]["runners"]
+        shown = json.loads(work.run("flame", "status", "--json", timeout=180).stdout)["pools"]["pool"]["runners"]
         assert {runner["id"]: runner["state"] for runner in shown} == {one: "cordoned", two: "up"}
         for number in range(4):
             work.send("square", number)

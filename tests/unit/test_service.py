@@ -85,9 +85,12 @@ class Watching:
         self.since: float | None = now
         self.words: dict[str, Word] = {}
         self.waiting = 0
+        self.held: int | None = None
+        self.approximate = False
 
     def measure(self, queues: Sequence[str]) -> Measurement:
-        return Measurement(depths={queue: Depth(waiting=self.waiting) for queue in queues}, unacked=None)
+        depths = {queue: Depth(waiting=self.waiting, held=self.held) for queue in queues}
+        return Measurement(depths=depths, approximate=self.approximate)
 
     def listen(self, seconds: float) -> bool:
         return False
@@ -180,6 +183,28 @@ def test_a_runner_that_said_hello_and_takes_no_work_is_replaced() -> None:
         work.rounds(service, 5, lease)
     assert "deaf" not in work.living
     assert len(work.living) == 1
+
+
+def test_where_counts_are_approximate_nobody_is_replaced_for_taking_no_work() -> None:
+    work = Deployed(max=1)
+    service, watching, lease = work.parent()
+    fifo = work.runner("fifo")
+    watching.waiting, watching.approximate = 5, True
+    for _ in range(16):
+        watching.words = up(fifo, work.clock())
+        work.rounds(service, 5, lease)
+    assert work.living == {"fifo"}
+
+
+@pytest.mark.parametrize(("held", "running"), [(None, 2), (3, 2), (0, 0)])
+def test_what_runs_is_of_the_answer_that_told_what_waits_where_that_tells_it(held: int | None, running: int) -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    service._local = lambda: Local(held=1)
+    watching.words = up(work.runner("one"), work.clock(), active=2)
+    watching.held = held
+    service.look()
+    assert service.look()["video"] == Demand(waiting=0, running=running, local_free=0)
 
 
 def test_without_a_complete_listing_nobody_is_ended() -> None:

@@ -65,9 +65,18 @@ class Consumer:
         self.controller = types.SimpleNamespace(semaphore=LaxBoundedSemaphore(2))
         self.event_dispatcher = self
         self.said: list[dict[str, Any]] = []
+        self.ordered: list[tuple[str, str]] = []
 
     def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
         function(*args)
+
+    def cancel_task_queue(self, queue: str) -> None:
+        self.ordered.append(("cancel", queue))
+        self.task_consumer.cancel_by_queue(queue)
+
+    def add_task_queue(self, queue: str) -> None:
+        self.ordered.append(("add", queue))
+        self.task_consumer.add_queue(queue)
 
     def send(self, type: str, **fields: Any) -> None:
         assert type == EVENT
@@ -494,3 +503,47 @@ def test_a_worker_that_has_only_to_leave_gives_no_more_signs_of_life(clock: Cloc
     at(watcher, clock, 1)
     watcher._give_sign()
     assert signs == [Phase.WORKING, Phase.DRAINING]
+
+
+def with_board(clock: Clock, consumer: Consumer, **limits: Any) -> Terminator:
+    letter = Parent(
+        owner="o", pool="p", backend="local", queues=("q", "r"), concurrency=1, board="file:///board",
+        limits=Limits(**limits),
+    )  # fmt: skip
+    consumer.task_consumer.queues, consumer.task_consumer.active = ["q", "r"], {"q", "r"}
+    watcher = Terminator(letter, "r1", clock=clock)
+    watcher.attach(consumer)
+    watcher._on_ready()
+    watcher.tick(clock.now)
+    return watcher
+
+
+def test_what_is_ordered_on_the_board_is_done_as_by_remote_control_and_only_what_is_not_done_yet(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = with_board(clock, consumer)
+    for cordoned, after, ordered in (
+        (False, RunnerState.UP, []),
+        (True, RunnerState.CORDONED, [("cancel", "q"), ("cancel", "r")]),
+        (True, RunnerState.CORDONED, []),
+        (False, RunnerState.UP, [("add", "q"), ("add", "r")]),
+    ):
+        consumer.ordered.clear()
+        watcher.obey(cordoned)
+        at(watcher, clock, 0.1)
+        assert (watcher.word().state, consumer.ordered) == (after, ordered)
+    assert consumer.said == [], "words take the board"
+
+
+def test_who_ends_or_has_no_broker_obeys_no_order_of_the_board(clock: Clock, consumer: Consumer) -> None:
+    watcher = with_board(clock, consumer, max_lifetime=100.0)
+    watcher.detach()
+    watcher.obey(True)
+    consumer.task_consumer = None  # type: ignore[assignment]  # Celery connects anew
+    watcher.attach(consumer)
+    watcher.obey(True)
+    watcher.tell("SIGTERM")
+    consumer.task_consumer = TaskConsumer()
+    at(watcher, clock, 1)
+    watcher.obey(True)
+    assert consumer.ordered == []
