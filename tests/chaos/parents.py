@@ -344,7 +344,7 @@ class Deployment:
     def _check_silent(self, parent: VirtualParent) -> None:
         """Note a machine that never spoke and lives for longer than it may, by what this parent saw in this round.
 
-        A round lasts, and its reaper looks at some moment of it: a while begins at a round's end, and ends at a listing.
+        Its reaper looks at some moment of a round: a while begins at a round's end, and ends at a listing.
         """
         backend, since = parent.backend, parent.watch.since
         if not parent.service._acts() or backend.listed_at < parent.looked_at:
