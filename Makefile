@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/py
 SERVERS := openssl rabbitmq-server redis-server
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-launch bench-policy bench-queues chaos-launch clean
+.PHONY: demo test lint box bench-burst bench-launch bench-policy bench-queues chaos-launch endings soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -50,6 +50,18 @@ bench-queues: $(VENV)/.tools
 # the parent's rounds against a virtual EC2, by a state machine: SCHEDULES=n of 50 steps each
 chaos-launch: $(VENV)/.tools
 	SCHEDULES=$(or $(SCHEDULES),1000) $(BIN)/python -m pytest -q -n 2 tests/chaos
+
+# what every ending does to tasks, on real brokers: ENDINGS=n in each cell CELLS="redis/late/idle sqs/*/told" JSON=file
+endings: $(VENV)/.tools
+	.ci/debian $(SERVERS)
+	$(BIN)/tox exec -q -e endings -- python -m tests.endings --endings $(or $(ENDINGS),50) \
+		$(if $(JSON),--json $(JSON)) $(foreach cell,$(CELLS),'$(cell)')
+
+# waves of tasks, and something that goes wrong every few seconds, in the box: MINUTES=n SEED=n BROKER=rabbitmq
+soak: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(GUESTS)
+	$(BIN)/python -m tests.box.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) \
+		$(if $(BROKER),--broker $(BROKER))
 
 clean:
 	rm -rf $(VENV) .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist *.egg-info

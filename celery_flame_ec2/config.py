@@ -245,6 +245,8 @@ class Settings:
         doc="the callable that plans",
     )
     pools: tuple[PoolSettings, ...] = ()
+    #: Where runners pin their words, as their letter names it; empty where the broker carries them. No option.
+    board: str = ""
 
     def pool(self, name: str) -> PoolSettings:
         """Return a pool by name.

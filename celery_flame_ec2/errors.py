@@ -11,6 +11,7 @@ FlameError
 ├── LeaseError          another parent may be acting
 ├── HoldingsError       Redis did not say, or take back, what runners hold
 ├── OrderError          runners cannot be told to take work, or none
+├── BoardError          the board, where runners pin their words, did not answer
 ├── MetadataError       instance metadata did not answer
 ├── ReleaseError        a release cannot be built or read
 └── TraceError          a recorded load cannot be read, or none can be recorded
@@ -86,6 +87,10 @@ class HoldingsError(FlameError):
 
 class OrderError(FlameError):
     """Raised when runners cannot be told to take no more work, or to take it again."""
+
+
+class BoardError(FlameError):
+    """Raised when the board, where runners pin their words, did not answer, or refused."""
 
 
 class MetadataError(FlameError):

@@ -13,7 +13,7 @@ from typing import Any
 
 from .config import Ec2Options
 from .errors import MetadataError
-from .imds import Metadata
+from .imds import Metadata, is_disabled
 from .parent import Parent
 
 logger = logging.getLogger(__name__)
@@ -97,12 +97,9 @@ class Notices:
 
 def open_notices(letter: Parent, environ: Mapping[str, str]) -> Notices | None:
     """Return what asks this runner's metadata; None where it is no instance, or metadata is not to be asked."""
-    if letter.backend != "ec2" or environ.get("AWS_EC2_METADATA_DISABLED", "").lower() == "true":
-        return None
     own = Ec2Options()
-    metadata = Metadata(
-        url=letter.metadata.get("url", own.instance_metadata_url),
-        token_url=letter.metadata.get("token_url", own.instance_metadata_token_url),
-        environ=environ,
-    )
-    return Notices(metadata)
+    url = letter.metadata.get("url", own.instance_metadata_url)
+    if letter.backend != "ec2" or is_disabled(url, environ):
+        return None
+    token_url = letter.metadata.get("token_url", own.instance_metadata_token_url)
+    return Notices(Metadata(url=url, token_url=token_url, environ=environ))

@@ -28,7 +28,8 @@ class Parent:
     """The letter. The same for every runner of one launch: who a runner is, it learns from its machine.
 
     `warm` marks the runners that make up a pool's `min`; `concurrency` is tasks at a time on one runner. `metadata`
-    has the `url` and `token_url` of instance metadata where they are not EC2's own.
+    has the `url` and `token_url` of instance metadata where they are not EC2's own. `board` is where a runner pins its
+    words, empty where the broker carries them: s3://bucket/key?region=...&endpoint=..., or file:///path.
     """
 
     owner: str
@@ -40,12 +41,13 @@ class Parent:
     worker_options: Mapping[str, Any] = field(default_factory=dict)
     warm: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
+    board: str = ""
 
     def encode(self) -> str:
         """Return the letter as base64 of JSON: safe in any environment file and on any command line."""
         fields = dataclasses.asdict(self)
         # A release built before these were known can read the letters of those who do not use them.
-        for group, name in ((fields, "metadata"), (fields["limits"], "end_on_rebalance")):
+        for group, name in ((fields, "metadata"), (fields, "board"), (fields["limits"], "end_on_rebalance")):
             if not group[name]:
                 del group[name]
         text = json.dumps(fields, sort_keys=True, separators=(",", ":"))

@@ -182,9 +182,10 @@ class Pool:
             signals.runner_up.send(sender=name, runner=runner, seconds=seconds)
             return
         launch = runner.launch or runner.id
-        cause = "" if change.heard else told.get(launch) or self._boot_failure(runner, certain=change.ours and hears)
+        if not change.heard and launch not in told:  # those of one launch end alike, and asking why takes calls
+            told[launch] = self._boot_failure(runner, certain=change.ours and hears)
+        cause = "" if change.heard else told[launch]
         if cause:
-            told[launch] = cause  # those of one launch fail alike, and asking for last words takes calls
             self._fail(f"{runner.id} did not come up: {cause}", now, launch=launch)
         else:
             logger.info("pool %s: %s ended: %s", name, runner.id, change.reason or "it gave no reason")
@@ -241,6 +242,7 @@ def letter(deployment: Settings, pool: PoolSettings, *, warm: bool) -> Parent:
         worker_options=pool.worker_options,
         warm=warm,
         metadata=_metadata(pool.ec2) if deployment.backend == "ec2" else {},
+        board=deployment.board,
     )
 
 

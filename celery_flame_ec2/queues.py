@@ -31,6 +31,8 @@ class Measurement:
     """All queues at about one moment."""
 
     depths: Mapping[str, Depth]
+    #: Of SQS, which also counts what a FIFO queue withholds: that work waits does not mean that it is to be had.
+    approximate: bool = False
     unacked: int | None = None  #: what consumers of this Redis database hold, runners aside; None on other brokers
 
 
@@ -54,7 +56,8 @@ def _read(channel: Any, queues: Sequence[str], *, deadline: float) -> Measuremen
     if driver in _ALL_AT_ONCE:
         return _ALL_AT_ONCE[driver](channel, queues)
     one = _ONE_BY_ONE.get(driver, _virtual)
-    return Measurement(depths={queue: one(channel, queue) for queue in _before(deadline, queues)})
+    depths = {queue: one(channel, queue) for queue in _before(deadline, queues)}
+    return Measurement(depths=depths, approximate=driver == "sqs")
 
 
 def _before(deadline: float, queues: Sequence[str]) -> Iterator[str]:

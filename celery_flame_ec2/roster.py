@@ -145,15 +145,18 @@ class Roster:
 
     def update(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float) -> tuple[Change, ...]:
         """Take in a fresh listing of this pool (None: no fresh one) and the words; tell what changed."""
-        changes: list[Change] = []
+        changes = self._hear(words)  # first, for a runner may have said its last word and be gone since the last look
         if listed is not None:
             listed = tuple(listed)
             self._see(listed, now)
             changes += self._gone(listed, now)
             self.runners = listed + tuple(self._launched.values())
-        self.runners = tuple(self._with_word(runner, words.get(runner.id)) for runner in self.runners)
-        changes += self._newly_up(words)
+            changes += self._hear(words)
         return tuple(changes)
+
+    def _hear(self, words: Mapping[str, Word]) -> list[Change]:
+        self.runners = tuple(self._with_word(runner, words.get(runner.id)) for runner in self.runners)
+        return self._newly_up(words)
 
     def _see(self, listed: tuple[Runner, ...], now: float) -> None:
         fresh = {token: held for token, held in self._open.items() if self._may_be_unlisted(held.asked_at, now)}

@@ -77,7 +77,7 @@ class Service:
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._epoch = clock() - monotonic()
-        self._watch = watch or Watch(app, owner=settings.owner, clock=self._now)
+        self._watch = watch or Watch(app, owner=settings.owner, board=settings.board, clock=self._now)
         holdings = open_holdings(app, settings.owner)
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
@@ -86,10 +86,11 @@ class Service:
             Pool(pool, deployment=settings, backend=self._backend, policy=policy, tell=self._tell)
             for pool in settings.pools
         ]
+        self._by_name = {pool.settings.name: pool for pool in self.pools}
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
         #: Why it is unknown which runners a pool has, by its name.
-        self._unlisted = dict.fromkeys(self._names(), Unknown(why="the runners were not listed yet"))
+        self._unlisted = dict.fromkeys(self._by_name, Unknown(why="the runners were not listed yet"))
         self._listed: tuple[Runner, ...] | None = None
         self._listed_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
@@ -133,6 +134,7 @@ class Service:
         for pool in self.pools:
             with self._going_on(f"pool {pool.settings.name}"):
                 self._round(pool, demands[pool.settings.name])
+        self._watch.tidy()
         with self._going_on("lease"):
             self._keep_notes()
 
@@ -140,11 +142,11 @@ class Service:
         """Measure queues and list runners; return each pool's demand by its name."""
         began = self._now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
-        self._watch.catch_up()
+        self._watch.catch_up(anew=self._misses_some())
         words = self._watch.words
         for pool in self.pools:
             listed = mine.get(pool.settings.name)
-            pool.look(listed, words, began, hears=self._watch.hears)
+            pool.look(listed, words, began, hears=self._watch.hears(pool.settings.name))
         return self._demands()
 
     def listen(self, seconds: float) -> None:
@@ -177,10 +179,10 @@ class Service:
                 pool.plan = None
         elif self._term != before:
             self._listed_at = float("-inf")  # the parent that acted before may have done so a moment ago
-            self._term = None  # until it is known what the parent before left
+            term, self._term = self._term, None  # until it is known what the parent before left
             with self._going_on("lease"):
                 self._adopt()
-                self._term = self._lease.term
+                self._term = term  # not of the lease: it may have been another's while the notes were read
 
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
@@ -195,9 +197,7 @@ class Service:
     def _announce(self, launch: Launch) -> None:
         """Note a launch before it is asked for: whoever acts next must count it, seen or not."""
         self._notes.announce(launch)
-        for pool in self.pools:
-            if pool.settings.name == launch.pool:
-                pool.roster.asked(launch, self._now())
+        self._by_name[launch.pool].roster.asked(launch, self._now())
 
     def _keep_notes(self) -> None:
         now = self._now()
@@ -207,7 +207,7 @@ class Service:
     # acting
 
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
-        pool.tell(self._now(), hears=self._watch.since is not None)
+        pool.tell(self._now(), hears=self._watch.since is not None and self._watch.hears(pool.settings.name))
         plan = pool.decide(demand, self._now(), listing=self.unlisted(pool.settings.name))
         if pool.act(plan, self._now()):
             self._listed_at = float("-inf")
@@ -241,25 +241,27 @@ class Service:
             logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
         if reaped:
             self._listed_at = float("-inf")
-            for reap, pool in ((reap, pool) for reap in reaped for pool in self.pools):
-                pool.roster.reaped(reap.runner.id, reap.reason)
+            for reap in reaped:
+                if pool := self._by_name.get(reap.runner.pool):
+                    pool.roster.reaped(reap.runner.id, reap.reason)
             self._backend.terminate([reap.runner.id for reap in reaped])
             _tell_shrunk(reaped)
 
     def _sights(self, listed: tuple[Runner, ...], demands: Mapping[str, Demand | Unknown]) -> Iterator[Sight]:
         """Yield every runner there is, also those of pools that the settings do not name any more."""
-        words, since = self._watch.words, self._watch.since
-        pools = {pool.settings.name: pool for pool in self.pools}
+        words, since = self._watch.words, self._watch.attends(listed)
         waits = {name for name, demand in demands.items() if isinstance(demand, Demand) and demand.waiting}
+        if self.measurement is not None and self.measurement.approximate:
+            waits.clear()
         known = {runner.id: runner for pool in self.pools for runner in pool.roster.runners}
         for each in listed:
-            pool, word = pools.get(each.pool), words.get(each.id)
+            pool, word = self._by_name.get(each.pool), words.get(each.id)
             yield Sight(
                 runner=known.get(each.id, each),
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
                 ours=pool is not None and pool.roster.is_ours(each.id),
                 heard_at=word.heard_at if word else None,
-                since=since,
+                since=since[each.id],
                 taken=word.taken if word else 0,
                 waits=each.pool in waits,
             )
@@ -287,16 +289,13 @@ class Service:
             listed, unlisted = exc.runners, exc.unknown
             self._complain("compute backend", exc)
         except BackendError as exc:
-            listed, unlisted = (), dict.fromkeys(self._names(), str(exc))
+            listed, unlisted = (), dict.fromkeys(self._by_name, str(exc))
             self._complain("compute backend", exc)
         unknown = {name: Unknown(why=f"the runners cannot be listed: {why}") for name, why in unlisted.items()}
         self._unlisted = {**self._complete(), **unknown}
         if self._listed is not None:
             self._watch.keep({runner.id for runner in listed} | self._known())
-        return _by_pool(listed, self._names() - unlisted.keys())
-
-    def _names(self) -> set[str]:
-        return {pool.name for pool in self._settings.pools}
+        return _by_pool(listed, self._by_name.keys() - unlisted.keys())
 
     def _listing_ttl(self) -> float:
         """Return for how long a listing is trusted: shorter while a runner comes or goes, longer the more there are."""
@@ -305,6 +304,10 @@ class Service:
         if all(state is RunnerState.UP for state in states):
             return steady_ttl
         return min(steady_ttl, max(CHANGING_TTL, LISTED_TTL * len(states)))
+
+    def _misses_some(self) -> bool:
+        """Tell whether a fresh listing lacks a runner: what it said last must be known before it is taken for gone."""
+        return self._listed is not None and not self._known() <= {runner.id for runner in self._listed}
 
     def _known(self) -> set[str]:
         return {runner.id for pool in self.pools for runner in pool.roster.runners}
@@ -339,8 +342,9 @@ class Service:
     def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]
         running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
-        if not self._watch.hears:
-            running = max(0, sum(depth.held or 0 for depth in depths) - local.held)
+        held = [depth.held for depth in depths if depth.held is not None]
+        if len(held) == len(depths):  # of the same answer as what waits, and so no task is in both or in neither
+            running = max(0, sum(held) - local.held)
         here = sum(measurement.depths[queue].waiting for queue in pool.settings.queues if queue in local.queues)
         waiting = sum(depth.waiting for depth in depths)
         return Demand(waiting=waiting, running=running, local_free=min(local.free, here))

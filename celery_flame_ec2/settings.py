@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
+import tempfile
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from celery import Celery
 
@@ -29,7 +34,7 @@ def settings_of(app: Celery) -> Settings:
     problems += _worker_option_problems(conf.get(f"{PREFIX}pools"))
     connection: Any = app.connection_for_read()
     transport = app.conf.broker_transport_options or {}
-    return read_settings(
+    settings = read_settings(
         conf,
         app_name=app.main or "celery",
         broker_urls=(connection.as_uri(include_password=True), *connection.alt),
@@ -37,12 +42,42 @@ def settings_of(app: Celery) -> Settings:
         prefix=transport.get("queue_name_prefix") or transport.get("global_keyprefix") or "",
         problems=problems,
     )
+    return settings if _carries_words(connection) else dataclasses.replace(settings, board=board_of(settings))
+
+
+def board_of(settings: Settings) -> str:
+    """Return where runners pin their words that their broker does not carry: beside the lease, or where it would be."""
+    if settings.backend == "local":
+        return own_file(settings.owner, "board").as_uri()
+    ec2 = settings.pools[0].ec2
+    beside = settings.lease if isinstance(settings.lease, str) and settings.lease.startswith("s3:") else ""
+    bucket = (ec2.s3_bundle_url or "").removeprefix("s3://").partition("/")[0]
+    bucket, _, key = (beside or f"s3://{bucket}/flame/lease/{settings.owner}").removeprefix("s3://").partition("/")
+    where = {"region": ec2.region, "endpoint": ec2.s3_service_endpoint}
+    query = urlencode({name: value for name, value in where.items() if value})
+    return f"s3://{bucket}/{quote(key)}.board" + (f"?{query}" if query else "")
+
+
+def own_file(owner: str, kind: str) -> Path:
+    """Return a path of this machine and user that is of one deployment."""
+    name = re.sub(r"[^\w.@-]", "-", owner)
+    return Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}" / f"{name}.{kind}"
+
+
+def _carries_words(connection: Any) -> bool:
+    """Tell whether worker events can travel on this broker; what is not installed is told by whoever connects."""
+    try:
+        return "fanout" in connection.get_transport_cls().implements.exchange_type
+    except Exception:  # noqa: BLE001  whatever an import raises
+        return True
 
 
 def is_chosen(app: Celery, name: str) -> bool:
     """Tell whether the user set this Celery setting, to its default even."""
     conf = _loaded(app)
-    return any(key in mapping for mapping in conf.maps[:-1] for key in conf._to_keys(name))
+    # Celery 5.4 looks for a setting's name of old apart.
+    names = {*conf._to_keys(name), *(other(name) for other in conf._keys or ())}
+    return any(each in mapping for mapping in conf.maps[:-1] for each in names)
 
 
 def _loaded(app: Celery) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import logging
+import operator
 import signal
 import threading
 import time
@@ -15,6 +16,7 @@ from typing import Any
 from celery import bootsteps, signals
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
+from celery.worker.control import Panel
 
 from .lifetime import Ending, Vitals, drain_until, reason_to_end
 from .notices import Notice
@@ -29,6 +31,8 @@ TICK = 0.25
 #: Seconds between the broker's word that consuming stopped and the look for work that slipped in: a message that was
 #: on its way then has arrived.
 LOOK_AGAIN = 0.5
+#: Seconds after which a Redis that was asked for a task will not answer: kombu asks for a second at a time.
+NO_ANSWER = 5.0
 #: Seconds after which the worker's loop is too busy to speak.
 SPEAK_UP = 1.6 * REPEAT
 #: Seconds the worker gets to leave after its tasks were given up: what runs in a thread cannot be cut off.
@@ -81,6 +85,7 @@ class Terminator:
         self._received = 0
         self._consumer: Any = None
         self._not_consuming_since: float | None = None
+        self._cancelling = False
         self._drain_began_at = 0.0
         self._last_beat = float("-inf")
         self._said: Word | None = None
@@ -93,6 +98,7 @@ class Terminator:
         signals.worker_ready.connect(self._on_ready)
         signals.worker_ready.connect(self._take_sigterm)
         signals.worker_shutting_down.connect(self._on_told)
+        Panel.data["shutdown"] = self._on_shutdown
         if self._letter.limits.single_use:
             signals.task_received.connect(self._on_received)
         self._thread.start()
@@ -100,6 +106,16 @@ class Terminator:
     def tell(self, by: str) -> None:
         """End because somebody says so, by the same drain as for any other reason."""
         self._told = self._told or f"told by {by}"
+
+    def obey(self, cordoned: bool) -> None:
+        """Take no more work, or take it again, as remote control would do it; from any thread, and however often."""
+        consumer = self._consumer
+        tasks = consumer.task_consumer if consumer is not None else None
+        if tasks is None or self.phase is not Phase.WORKING or cordoned == self._cordoned:
+            return
+        act = consumer.cancel_task_queue if cordoned else consumer.add_task_queue
+        for queue in self._letter.queues:
+            consumer.call_soon(act, queue)
 
     @property
     def gave_up(self) -> bool:
@@ -118,9 +134,14 @@ class Terminator:
         while not self._over.wait(TICK):
             try:
                 self.tick(self._clock())
-                self._pulse()  # not after a look that failed: a worker that nobody can look at is as good as hung
+                self._give_sign()  # not after a look that failed: a worker that cannot be looked at is as good as hung
             except Exception:  # this thread is what ends the runner: it must outlive a look that failed
                 logger.exception("flame: looking at the worker failed; the next look follows")
+
+    def _give_sign(self) -> None:
+        """Give a sign of life, but for a worker that has only to leave: if its loop hangs, nothing else ends it."""
+        if self.phase is Phase.WORKING or state.reserved_requests:
+            self._pulse()
 
     def attach(self, consumer: Any) -> None:
         """Take the worker's consumer; it is connected anew after each loss of the broker."""
@@ -186,8 +207,12 @@ class Terminator:
         if self._consumer is not None and (self._not_consuming_since is None or _consumes(self._consumer)):
             self._not_consuming_since = None
             return self._stop_consuming()
-        acknowledged = self._consumer is None or now - (self._not_consuming_since or now) >= LOOK_AGAIN
-        return self._finish() if acknowledged and not held else None
+        return self._finish() if not held and self._settled(now) else None
+
+    def _settled(self, now: float) -> bool:
+        """Tell whether nothing can come any more that was on its way when the broker confirmed."""
+        waited = now - (self._not_consuming_since or now)
+        return self._consumer is None or waited >= (NO_ANSWER if _asks(self._consumer) else LOOK_AGAIN)
 
     def _resume(self) -> None:
         logger.info("flame: going on: a task slipped in")
@@ -217,27 +242,54 @@ class Terminator:
     def _cancel(self, consumer: Any) -> None:
         """Runs on the consumer's thread; returns once the broker knows."""
         if self.phase is Phase.DRAINING and self._not_consuming_since is None:
-            consumer.task_consumer.cancel()
+            if self.ending is not None and not self.ending.idle:
+                self._give_back(consumer)
+            else:
+                self._confirm(consumer.task_consumer)
             self._not_consuming_since = self._clock()
 
+    def _confirm(self, tasks: Any) -> None:
+        """Cancel and wait for the broker; what it sent meanwhile is heard before that returns."""
+        self._cancelling = True
+        try:
+            tasks.cancel()
+        finally:
+            self._cancelling = False
+
+    def _give_back(self, consumer: Any) -> None:
+        """Take nothing more, and hand back what no slot has begun: begun now, it might have to be cut off."""
+        hear = consumer.task_consumer.on_message
+        surplus = self._refuse(consumer.task_consumer)
+        consumer.task_consumer.on_message = hear
+        for message in [*surplus, *_waiting(consumer)]:
+            message.requeue()
+
+    def _refuse(self, tasks: Any) -> list[Any]:
+        """Cancel, and return the messages that the broker sent before it knew."""
+        surplus: list[Any] = []
+        tasks.on_message = surplus.append
+        self._confirm(tasks)
+        return surplus
+
     def _say(self, consumer: Any) -> None:
-        if consumer.event_dispatcher is not None:
-            self._said, self._said_at = self._word(), self._clock()
+        if consumer.event_dispatcher is not None and not self._letter.board:
+            self._said, self._said_at = self.word(), self._clock()
             say(consumer.event_dispatcher, self._said)
 
     def _speak_up(self, now: float) -> None:
         """Speak for the worker's loop where a task keeps it busy: a runner that is not heard is taken for dead."""
         if self._voice is None or self._consumer is None or now - self._said_at < SPEAK_UP:
             return
-        self._said, self._said_at = self._word(), now
+        self._said, self._said_at = self.word(), now
         self._voice.say(self._said)
 
     def _has_news(self) -> bool:
         """Tell whether its last word is not true any more; that a busy runner took more tasks is no news."""
-        said, word = self._said, self._word()
+        said, word = self._said, self.word()
         return said is None or word != dataclasses.replace(said, taken=word.taken)
 
-    def _word(self) -> Word:
+    def word(self) -> Word:
+        """Return what this runner says of itself now; from any thread."""
         return Word(
             runner_id=self._runner_id,
             pool=self._letter.pool,
@@ -281,11 +333,16 @@ class Terminator:
         if self._consumer is not None:
             self._say(self._consumer)  # a solo pool's first task may keep this thread for long
 
-    def _on_received(self, **_: Any) -> None:
+    def _on_received(self, request: Any = None, **_: Any) -> None:
         """Runs on the consumer's thread: between two looks, short tasks in any number would be taken."""
+        if getattr(request, "eta", None):
+            return  # it has no slot yet; where it gets one it is counted as any task that runs
         self._received += 1
-        if self._received == self._letter.concurrency and self._consumer is not None:
-            self._consumer.task_consumer.cancel()
+        if self._received >= self._letter.concurrency and self._consumer is not None and not self._cancelling:
+            tasks = self._consumer.task_consumer
+            for message in self._refuse(tasks):
+                message.requeue()
+            tasks.on_message = operator.methodcaller("requeue")  # SQS brings several at a time
 
     def _take_sigterm(self, sender: Any = None, **_: Any) -> None:
         """Drain on SIGTERM as on any other reason: Celery's own way waits for running tasks without limit."""
@@ -299,6 +356,12 @@ class Terminator:
 
         signal.signal(signal.SIGTERM, on_sigterm)
 
+    def _on_shutdown(self, *_: Any, **__: Any) -> dict[str, str]:
+        """Drain when remote control says `shutdown`: Celery's own way waits for tasks without limit, and tasks that
+        just finished were seen to run again, as it does not always acknowledge them."""
+        self.tell("remote control")
+        return {"ok": "the runner drains"}
+
     def _on_told(self, sig: str = "a signal", **_: Any) -> None:
         if self._told:
             return
@@ -310,6 +373,23 @@ def _consumes(consumer: Any) -> bool:
     """Tell whether the worker takes tasks, which remote control may have told it to do again."""
     tasks = consumer.task_consumer
     return tasks is not None and any(tasks.consuming_from(queue) for queue in tasks.queues)
+
+
+def _asks(consumer: Any) -> bool:
+    """Tell whether Redis was asked for a task before consuming stopped, and may yet answer with one."""
+    return bool(getattr(consumer.task_consumer and consumer.task_consumer.channel, "_in_poll", None))
+
+
+def _waiting(consumer: Any) -> list[Any]:
+    """Take the messages from the worker's hands that wait for a slot of its pool; on the consumer's thread."""
+    semaphore = consumer.controller.semaphore
+    requests = [args[0] for _, args, _ in semaphore._waiting] if semaphore is not None else []
+    if requests:
+        semaphore._waiting.clear()
+    for request in requests:
+        state.reserved_requests.discard(request)
+        state.requests.pop(request.id, None)
+    return [request.message for request in requests]
 
 
 class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""What does the broker say: of its queues, and of the runners that speak through it?"""
+"""What does the broker say: of its queues, and of the runners that speak through it, or else what does the board?"""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from celery import Celery
 from kombu.connection import Connection
 
+from .board import open_board
+from .board.reader import LOOK_EVERY, Reader
 from .broker import has_fanout, open_connection
 from .errors import DemandUnknown, OrderError
 from .orders import Order, send, unavailable
 from .presence import INSTANT, Presence, Word
 from .queues import Measurement, measure
+from .runner import Runner
 
 #: Seconds any one wait for the broker may last.
 BROKER_TIMEOUT = 5.0
@@ -21,14 +24,26 @@ BROKER_TIMEOUT = 5.0
 class Watch:
     """One parent's eyes and ears at the broker, on connections of its own. Used by one thread."""
 
-    def __init__(self, app: Celery, *, owner: str, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        *,
+        owner: str,
+        board: str = "",
+        look_every: float = LOOK_EVERY,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Watch a broker, and where it carries no words the `board`; that one is read every `look_every` seconds."""
         self._app = app
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
         self._presence: Presence | None = None
+        self._reader: Reader | None = None
         if has_fanout(self._connection):
             self._presence = Presence(
                 app, owner=owner, connect=lambda: open_connection(app, timeout=BROKER_TIMEOUT), clock=clock
             )
+        elif board:
+            self._reader = Reader(open_board(board), owner=owner, clock=clock, every=look_every)
 
     def measure(self, queues: Sequence[str]) -> Measurement:
         """Return how deep these queues are.
@@ -44,8 +59,8 @@ class Watch:
             raise
 
     def must_reach(self) -> None:
-        """Raise OrderError where runners cannot be told anything over this broker."""
-        if trouble := unavailable(self._app, self._connection):
+        """Raise OrderError where runners cannot be told anything."""
+        if self._reader is None and (trouble := unavailable(self._app, self._connection)):
             raise OrderError(trouble)
 
     def order(self, order: Order, *, queues: Sequence[str], runner_ids: Collection[str]) -> None:
@@ -54,48 +69,74 @@ class Watch:
         Raises:
             OrderError: they cannot be told.
         """
+        if self._reader is not None:
+            self._reader.order(order, runner_ids)
+            return
         words = self.words
         nodes = [words[runner_id].node for runner_id in runner_ids if runner_id in words and words[runner_id].node]
         send(self._app, self._connection, order, queues=queues, nodes=nodes)
 
-    @property
-    def hears(self) -> bool:
-        """Whether runners can be heard at all over this broker."""
-        return self._presence is not None
+    def hears(self, pool: str) -> bool:
+        """Tell whether runners of a pool can be heard at all, as far as is known."""
+        return self._presence is not None or (self._reader is not None and self._reader.hears(pool))
 
     @property
     def since(self) -> float | None:
         """When runners began to be heard, in seconds since the epoch; None while they are not."""
-        return self._presence.listening_since if self._presence is not None else None
+        if self._presence is not None:
+            return self._presence.listening_since
+        return self._reader.since if self._reader is not None else None
+
+    def attends(self, runners: Collection[Runner]) -> Mapping[str, float | None]:
+        """Return since when each of these would have been heard had it spoken; None where its silence says nothing."""
+        if self._reader is not None:
+            return self._reader.attends(runners)
+        return dict.fromkeys((runner.id for runner in runners), self.since)
 
     @property
     def words(self) -> Mapping[str, Word]:
         """The last word of each runner, by runner id."""
-        return self._presence.words if self._presence is not None else {}
+        heard = self._presence or self._reader
+        return heard.words if heard is not None else {}
 
     def listen(self, seconds: float) -> bool:
-        """Hear what comes within `seconds`; return at once, and False, where nothing can be heard."""
+        """Hear what comes within `seconds`; return at once, and False, where nothing comes by itself."""
         return self._presence is not None and self._presence.listen(seconds)
 
     def wait(self, seconds: float) -> None:
-        """Hear runners for so long; returns early where nothing can be heard."""
+        """Hear runners for so long; returns early where no more can be heard by waiting."""
+        if self._reader is not None:
+            if not self._reader.look():
+                time.sleep(seconds)
+            return
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if not self.listen(max(left, INSTANT)) and self.since is None:
                 return
 
-    def catch_up(self) -> None:
-        """Hear everything that came while nobody listened."""
+    def catch_up(self, *, anew: bool = False) -> None:
+        """Hear everything that came while nobody listened; `anew` also where a board was read a moment ago."""
         if self._presence is not None:
             self._presence.catch_up()
+        if self._reader is not None:
+            self._reader.look(anew=anew)
 
     def keep(self, runner_ids: Collection[str]) -> None:
         """Forget the words of all runners but these."""
         if self._presence is not None:
             self._presence.forget(self._presence.words.keys() - set(runner_ids))
+        if self._reader is not None:
+            self._reader.keep(runner_ids)
+
+    def tidy(self) -> None:
+        """Leave nothing behind of runners that are gone for long; for the parent that acts."""
+        if self._reader is not None:
+            self._reader.tidy()
 
     def close(self) -> None:
         """Let go of the broker."""
         if self._presence is not None:
             self._presence.close()
+        if self._reader is not None:
+            self._reader.close()
         self._connection.release()

@@ -14,6 +14,7 @@ OPERATORS = frozenset({"StringEquals", "StringLike"})
 #: API calls that need a right of another name. None: everybody may.
 RIGHTS = {
     "s3:HeadObject": "s3:GetObject",
+    "s3:DeleteObjects": "s3:DeleteObject",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:ListObjectsV2": "s3:ListBucket",
     "sts:GetCallerIdentity": None,
@@ -129,7 +130,8 @@ def _of_s3(right: str, call: Call) -> Ask:
     bucket, key = call.params["Bucket"], call.params.get("Key")
     context = {"s3:prefix": call.params["prefix"]} if "prefix" in call.params else {}
     resource = f"arn:{PARTITION}:s3:::{bucket}" + (f"/{key}" if key else "")
-    return Ask(action=right, resource=resource, context=context)
+    told = key is not None or right == "s3:ListBucket"  # which objects it deletes stands in the body
+    return Ask(action=right, resource=resource if told else None, context=context)
 
 
 def _of_others(call: Call, cloud: Cloud) -> str | None:

@@ -31,6 +31,7 @@ REQUIRED = (
     "conformance-celery54",
     "conformance-celery57",
     "integration",
+    "endings",
     "chaos",
     "package",
     "box",

@@ -25,6 +25,7 @@ from ..presence import Voice
 from ..watchdog import open_watchdog
 
 if TYPE_CHECKING:
+    from ..board.scribe import Scribe
     from ..keeper import Keeper
     from ..notices import Notices
     from ..terminator import Terminator
@@ -65,10 +66,12 @@ class Parts:
     terminator: Terminator
     keeper: Keeper | None
     notices: Notices | None
+    scribe: Scribe | None
 
 
 def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[str, str]) -> Parts:
     """Put a runner's parts together. Nothing of them runs yet."""
+    from ..board.scribe import open_scribe
     from ..keeper import open_keeper
     from ..notices import Notice, open_notices
     from ..terminator import Terminator
@@ -83,20 +86,30 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[
         hello_file=Path(hello) if hello else None,
         notice=notices.notice if notices is not None else Notice,
         leave=functools.partial(_leave, keeper),
-        voice=_voice(app, runner_id),
+        voice=_voice(app, runner_id) if not letter.board else None,
         pulse=watchdog.pulse if watchdog is not None else lambda: None,
     )
-    return Parts(terminator=terminator, keeper=keeper, notices=notices)
+    scribe = open_scribe(letter, runner_id, word=terminator.word, obey=terminator.obey)
+    return Parts(terminator=terminator, keeper=keeper, notices=notices, scribe=scribe)
 
 
 def _worker(app: Celery, letter: Parent, runner_id: str, parts: Parts) -> Any:
     """Return the worker that the parts are for."""
+    from .. import manners
+    from ..custody import Custody, CustodyStep, broker_waits
     from ..keeper import KeeperStep
     from ..terminator import TerminatorStep
 
-    app.steps["consumer"].update({KeeperStep, TerminatorStep})
-    own = {"flame_terminator": parts.terminator, "flame_keeper": parts.keeper}
-    return app.Worker(**worker_arguments(letter, runner_id), **own)
+    pool = manners.pool_of(app, letter)
+    manners.beat_often(app, pool)
+    # Where task and worker are one process, nothing would bound how many machines a task takes with it.
+    custody = Custody(waits=broker_waits(app)) if manners.has_processes(pool) else None
+    app.steps["consumer"].update({KeeperStep, TerminatorStep, CustodyStep})
+    own = {"flame_terminator": parts.terminator, "flame_keeper": parts.keeper, "flame_custody": custody}
+    worker = app.Worker(**worker_arguments(letter, runner_id), **own)
+    if custody is not None:
+        custody.take_over(app, late=manners.acknowledge_late(app))
+    return worker
 
 
 @contextlib.contextmanager
@@ -104,13 +117,16 @@ def _at_work(parts: Parts) -> Iterator[None]:
     """Start the parts; stop them when the worker is over."""
     signals.worker_process_init.connect(_go_first)
     parts.terminator.start()
-    if parts.notices is not None:
-        # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
-        signals.worker_ready.connect(parts.notices.start)
+    for part in (parts.notices, parts.scribe):
+        if part is not None:
+            # Not before the pool has forked: a lock that its thread holds at that moment would be held for ever there.
+            signals.worker_ready.connect(part.start)
     with contextlib.ExitStack() as at_the_end:
         at_the_end.callback(parts.terminator.stop)
         if parts.keeper is not None:
             at_the_end.callback(parts.keeper.stop)
+        if parts.scribe is not None:
+            at_the_end.callback(parts.scribe.stop)
         yield
 
 
@@ -160,18 +176,13 @@ def _voice(app: Celery, runner_id: str) -> Voice:
 
 
 def worker_arguments(letter: Parent, runner_id: str) -> dict[str, Any]:
-    """Return what the child's worker is made with: safe settings for one of many, then the pool's `worker_options`.
+    """Return what the child's worker is made with: safe settings for one of many, then the pool's `worker_options`."""
+    from ..manners import ONE_OF_MANY
 
-    Gossip grows with the square of the fleet, mingle costs a second of every start, and what is prefetched waits
-    behind a running task while other runners are free.
-    """
     return {
         "loglevel": "INFO",
         "quiet": True,
-        "prefetch_multiplier": 1,
-        "optimization": "fair",
-        "without_gossip": True,
-        "without_mingle": True,
+        **ONE_OF_MANY,
         **letter.worker_options,
         "hostname": node_name(runner_id),
         "queues": list(letter.queues),

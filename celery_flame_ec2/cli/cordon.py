@@ -21,6 +21,8 @@ from ..watch import Watch
 
 #: Seconds to listen for runners: until then each has spoken.
 LISTEN = REPEAT + 1.0
+#: Seconds between two looks at a board.
+LOOK_EVERY = 1.0
 
 
 @click.command(cls=CeleryCommand)
@@ -52,7 +54,7 @@ def uncordon(ctx: click.Context, runner: tuple[str, ...], timeout: float, **_: A
 def _tell(ctx: click.Context, order: Order, runner_ids: tuple[str, ...], timeout: float) -> None:
     app: Celery = ctx.obj.app
     settings = settings_of(app)
-    watch = Watch(app, owner=settings.owner)
+    watch = Watch(app, owner=settings.owner, board=settings.board, look_every=LOOK_EVERY)
     try:
         watch.must_reach()
         words = _heard(watch, runner_ids)
@@ -91,17 +93,15 @@ def _check(settings: Settings, words: dict[str, Word], runner_ids: tuple[str, ..
 def _confirmed(watch: Watch, settings: Settings, order: Order, words: dict[str, Word], timeout: float) -> Iterator[str]:
     """Tell the runners until each has confirmed; yield those that have."""
     deadline, again_at, left = time.monotonic() + timeout, float("-inf"), set(words)
-    while left:
-        for runner_id in sorted(left):
-            if watch.words[runner_id].state is order.confirmed:
-                left.discard(runner_id)
-                yield runner_id
-        now = time.monotonic()
-        if now >= deadline:
-            return
-        if left and now >= again_at:
+    while left and (now := time.monotonic()) < deadline:
+        if now >= again_at:  # first of all, for another order may be on its way to a runner that has done this one
             again_at = now + AGAIN_AFTER
             for pool in {words[runner_id].pool for runner_id in left}:
                 ids = [runner_id for runner_id in left if words[runner_id].pool == pool]
                 watch.order(order, queues=settings.pool(pool).queues, runner_ids=ids)
-        watch.wait(min(0.1, deadline - now))
+        for runner_id in sorted(left):
+            if watch.words[runner_id].state is order.confirmed:
+                left.discard(runner_id)
+                yield runner_id
+        if left:
+            watch.wait(0.1)

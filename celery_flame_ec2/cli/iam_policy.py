@@ -73,6 +73,7 @@ def _grounds(app: Celery, settings: Settings, account: str | None, role: str | N
             account=account or _account_in(pool.ec2.iam_instance_profile, role) or ANY,
             role=role or NO_ROLE,
             lease=lease if lease.startswith("s3://") else "",
+            board=settings.board,
         )
 
 

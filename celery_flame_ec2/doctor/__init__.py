@@ -74,6 +74,8 @@ def _steps(
         yield "pools", lambda: [unknown("pools", "not looked at", "mend the settings")]
         return
     yield "lease", lambda: [broker.lease(app, settings)]
+    if settings.board:
+        yield "board", lambda: broker.board(settings)
     if settings.backend == "ec2":
         yield from _ec2(app, settings, environ, pause)
     else:
@@ -96,8 +98,7 @@ def _broker(app: Celery, settings: Settings | None) -> Iterator[Finding]:
 def _of_broker(app: Celery, settings: Settings | None, connection: Connection) -> Iterator[Finding]:
     if settings is not None:
         yield broker.depths(connection, [queue for pool in settings.pools for queue in pool.queues])
-    found = habit.habits(app, "", ())
-    yield habit.parents(workers.ask(app, connection), ours=found.is_ours)
+    yield habit.parents(workers.ask(app, connection), ours=habit.is_ours(app.conf.worker_autoscaler))
 
 
 def _habits(app: Celery, settings: Settings | None) -> Iterator[Finding]:

@@ -10,9 +10,10 @@ from urllib.parse import SplitResult, urlsplit
 from celery import Celery
 from kombu.connection import Connection
 
+from ..board import open_board
 from ..broker import cause, channel, drop
 from ..config import PoolSettings, Settings
-from ..errors import DemandUnknown, FlameError, LeaseError
+from ..errors import BoardError, DemandUnknown, FlameError, LeaseError
 from ..finding import Finding, failed, ok, warning
 from ..lease import open_lease
 from ..queues import measure
@@ -67,7 +68,8 @@ def elsewhere(
 ) -> Iterator[Finding]:
     """Tell whether a runner on another machine would find broker and result backend."""
     env = pool.ec2.env
-    if "CELERY_BROKER_URL" in environ and "CELERY_BROKER_URL" not in env:
+    untold = "CELERY_BROKER_URL" in environ and "CELERY_BROKER_URL" not in env
+    if untold:
         told = "it is named by CELERY_BROKER_URL of this environment, which runners do not inherit"
         yield warning("broker for runners", told, "give CELERY_BROKER_URL in 'env' too")
     given = env.get("CELERY_BROKER_URL")
@@ -76,7 +78,7 @@ def elsewhere(
     if near:
         told = f"{', '.join(near)}: a name that only this machine or network may know"
         yield warning("broker for runners", told, "set broker_url to an address the runners' network knows")
-    elif not ("CELERY_BROKER_URL" in environ and "CELERY_BROKER_URL" not in env):
+    elif not untold:
         yield ok("broker for runners", "its address is not one of this machine alone")
     if results and (results.startswith("file:") or _is_local(urlsplit(results).hostname)):
         told = f"{_place(urlsplit(results))} is of this machine alone: a runner's results get lost, or fail its tasks"
@@ -112,3 +114,16 @@ def lease(app: Celery, settings: Settings) -> Finding:
     if store.place == "no lease":
         return warning("lease", "none: two parents would both act", "set flame_lease to a redis:// or s3:// URL")
     return ok("lease", f"{store.place} answers")
+
+
+def board(settings: Settings) -> Iterator[Finding]:
+    """Read what runners say where the broker carries no words; nothing where it does."""
+    if not settings.board:
+        return
+    try:
+        found = open_board(settings.board)
+        found.pins()
+    except BoardError as exc:
+        yield warning("board", f"no runner is heard, and none can be cordoned: {exc}", "see docs/board.md")
+        return
+    yield ok("board", f"{found.place} answers: this broker carries no words, so runners pin theirs there, by boto3")

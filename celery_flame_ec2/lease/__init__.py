@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from celery import Celery
@@ -15,6 +12,7 @@ from kombu.connection import Connection
 from ..broker import open_connection
 from ..config import Settings
 from ..errors import LeaseError
+from ..settings import own_file
 from .base import REQUEST_TIMEOUT, Lease, Store
 from .guarded import Guarded
 
@@ -56,8 +54,7 @@ def _store(app: Celery, settings: Settings) -> Store | None:
 def _file(settings: Settings) -> Store:
     from .file import FileStore
 
-    name = re.sub(r"[^\w.@-]", "-", settings.owner)
-    return FileStore(Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}" / f"{name}.lease")
+    return FileStore(own_file(settings.owner, "lease"))
 
 
 def _redis(settings: Settings, url: str, *, ssl: Any = False, options: Any = None) -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import socket
@@ -184,6 +185,18 @@ class Lease:
         if str(exc) != self._complaint or now - self._complained_at >= COMPLAIN_EVERY:
             self._complaint, self._complained_at = str(exc), now
             logger.error("lease: %s", exc)
+
+
+def read_notes(text: bytes, place: str) -> dict[str, str]:
+    """Read notes that a store keeps as JSON.
+
+    Raises:
+        LeaseError: they are not what a parent writes.
+    """
+    try:
+        return {str(name): str(note) for name, note in json.loads(text).items()}
+    except (AttributeError, ValueError) as exc:
+        raise LeaseError(f"{place} is not what a parent writes: {exc}") from exc
 
 
 def new_holder() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import LeaseError
+from .base import read_notes
 
 
 class FileStore:
@@ -43,12 +44,12 @@ class FileStore:
 
     def notes(self) -> dict[str, str]:
         try:
-            found = json.loads(self._notes.read_text())
+            text = self._notes.read_bytes()
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as exc:
-            raise LeaseError(f"{self._notes}: {exc}") from exc
-        return {str(name): str(text) for name, text in dict(found).items()}
+        except OSError as exc:
+            raise LeaseError(f"{self._notes}: {exc.strerror or exc}") from exc
+        return read_notes(text, str(self._notes))
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         kept = {name: text for name, text in {**self.notes(), **changes}.items() if text is not None}

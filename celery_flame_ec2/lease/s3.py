@@ -14,7 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import LeaseError
-from .base import MARGIN, REQUEST_TIMEOUT, TTL, new_holder
+from .base import MARGIN, REQUEST_TIMEOUT, TTL, new_holder, read_notes
 
 #: Another parent wrote, or writes at this moment, or deleted.
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
@@ -63,7 +63,7 @@ class S3Store:
 
     def notes(self) -> dict[str, str]:
         answer = self._ask("get_object", self._beside, but=_MISSING)
-        self._noted = (answer[0], _notes(answer[1], self.place)) if answer else ("", {})
+        self._noted = (answer[0], read_notes(answer[1], f"{self.place}.notes")) if answer else ("", {})
         return dict(self._noted[1])
 
     def note(self, changes: Mapping[str, str | None]) -> None:
@@ -116,13 +116,6 @@ class S3Store:
             raise LeaseError(f"{self.place}: {_advice(code)}{exc}") from exc
         except BotoCoreError as exc:
             raise LeaseError(f"{self.place}: {exc}") from exc
-
-
-def _notes(body: bytes, place: str) -> dict[str, str]:
-    try:
-        return {str(name): str(text) for name, text in json.loads(body).items()}
-    except (AttributeError, ValueError) as exc:
-        raise LeaseError(f"{place}.notes is not what a parent writes: {exc}") from exc
 
 
 def _client(region: str | None, endpoint: str | None) -> Any:

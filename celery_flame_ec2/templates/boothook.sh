@@ -24,6 +24,7 @@ failed() { # the first cause is the cause; what follows from it is not said
 case $1 in
 bootstrap) [ "$SERVICE_RESULT" = success ] || failed "the bootstrap ended ($EXIT_CODE $EXIT_STATUS)" ;;
 release)
+    case $SERVICE_RESULT in watchdog | timeout) EXIT_CODE="$SERVICE_RESULT, $EXIT_CODE" ;; esac
     if [ -e "$run-release/hello" ]; then
         printf 'flame: ended (%s %s)\n' "$EXIT_CODE" "$EXIT_STATUS"
     else
@@ -107,6 +108,10 @@ UNIT
 
 systemctl daemon-reload
 systemctl --no-block start flame-deadman.timer flame-unstarted.service
+
+# A kernel that panics would stop, and be billed. One that reboots ends here below.
+panic=/proc/sys/kernel/panic
+[ "$(cat $panic)" != 0 ] || echo 10 >$panic
 
 refuse() {
     echo "$1" >"$run/cause"

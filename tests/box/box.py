@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -219,6 +219,12 @@ class Box:
         })  # fmt: skip
         return str(launched["Instances"][0]["InstanceId"])
 
+    def bake(self, files: Mapping[str, str]) -> str:
+        """Return the id of an image that has these files too, by path; what begins with #! is a program."""
+        image_id = self.cloud.register_image(f"flame-box-{len(self.machines.images)}")
+        self.machines.images[image_id] = files
+        return image_id
+
     def wait_for(self, instance_id: str, state: str, timeout: float = 60.0) -> Transition:
         """Wait until an instance has come into a state; return that transition."""
 
@@ -252,6 +258,10 @@ class Box:
     def cut_power(self, instance_id: str) -> None:
         """End an instance from one moment to the next, as when its hardware fails."""
         self.machines.end(instance_id, CUT)
+
+    def interrupt(self, instance_id: str, seconds: float = 120.0) -> None:
+        """Take a spot instance away in so many seconds, with the notice that EC2 gives in its metadata."""
+        self.machines.interrupt(instance_id, seconds)
 
     def run(self, instance_id: str, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in a guest, as root."""

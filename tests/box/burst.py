@@ -25,10 +25,10 @@ CELERY = [sys.executable, "-m", "celery", "-A", "proj.app"]
 PYTHON = "3.11.2"
 
 
-def build_release(output: Path) -> Path:
-    """Build the example project's release with the command an operator would use."""
+def build_release(output: Path, project: Path = PROJECT) -> Path:
+    """Build the example project's release, or another's, with the command an operator would use."""
     command = [*CELERY, "flame", "release", "build", ".", "--name", "proj", "--python", PYTHON, "--output", str(output)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the release cannot be built:\n{done.stdout}{done.stderr}")
     return output

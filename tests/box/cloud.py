@@ -123,6 +123,13 @@ class Cloud:
         self.client("s3").upload_file(str(path), self.bucket, key)
         return f"s3://{self.bucket}/{key}"
 
+    def register_image(self, name: str) -> str:
+        """Return the id of one more image."""
+        backend = self._backend(self.region)
+        image = backend.amis[backend.register_image(name, "a guest's disk").id]
+        image.architecture, image.root_device_name = "x86_64", "/dev/xvda"
+        return str(image.id)
+
     def environment(self) -> dict[str, str]:
         """Return what a process on this machine needs in its environment: keys, and no way to the real AWS."""
         return {
@@ -182,9 +189,7 @@ class Cloud:
         settings.EC2_ENABLE_INSTANCE_TYPE_VALIDATION = True
         with mock.patch.dict(os.environ, MOTO_EC2_LOAD_DEFAULT_AMIS="false"):  # 1300 images, a second
             backend = self._backend(self.region)
-        self.image_id = backend.register_image("flame-box", "the guests' disk").id
-        image = backend.amis[self.image_id]
-        image.architecture, image.root_device_name = "x86_64", "/dev/xvda"
+        self.image_id = self.register_image("flame-box")
         subnets = sorted(backend.get_default_subnets().items())
         self.subnet_ids = tuple(subnet.id for _, subnet in subnets[:2])
         self.vpc_id = subnets[0][1].vpc_id

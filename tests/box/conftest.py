@@ -11,6 +11,7 @@ import pytest
 
 from tests.box import rootfs
 from tests.box.box import Box
+from tests.box.burst import build_release
 from tests.box.cloud import Cloud
 
 
@@ -41,6 +42,12 @@ def open_box(able: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[B
     """A box that the tests of a module share; each tells its own instances apart by their ids."""
     with Box(tmp_path_factory.mktemp("consoles")) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def release(able: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The example project's release, built once."""
+    return build_release(tmp_path_factory.mktemp("release") / "proj.tar.gz")
 
 
 @pytest.fixture(scope="session")

@@ -34,10 +34,12 @@ CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "st
 BY_GUEST = "guest powered off"
 TERMINATED = "terminated by API"
 STOPPED = "stopped by API"
+TAKEN = "spot interruption"
 REASONS = {
     BY_GUEST: ("Client.InstanceInitiatedShutdown", "Instance initiated shutdown"),
     TERMINATED: ("Client.UserInitiatedShutdown", "User initiated shutdown"),
     STOPPED: ("Client.UserInitiatedShutdown", "User initiated shutdown"),
+    TAKEN: ("Server.SpotInstanceTermination", "Spot instance termination"),
 }
 OTHER_REASON = ("Server.InternalError", "Internal error on launch")
 REASONED = frozenset({"shutting-down", "terminated", "stopping", "stopped"})  #: states that say why

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.box.cgroup import Cgroup
@@ -24,13 +24,18 @@ class Machine:
     hostname: str
     address: str  #: on the loopback interface; instance metadata is served there
     user_data: bytes
+    files: Mapping[str, str] = field(default_factory=dict)  #: of its image, by path; programs begin with #!
 
     def write(self, root: Path) -> None:
         seed = root / "var/lib/cloud/seed/nocloud"
         seed.mkdir(parents=True)
         (seed / "meta-data").write_text(f"instance-id: {self.instance_id}\nlocal-hostname: {self.hostname}\n")
         (seed / "user-data").write_bytes(self.user_data)
-        (root / "etc").mkdir()
+        for path, text in self.files.items():
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+            (root / path).chmod(0o755 if text.startswith("#!") else 0o644)
+        (root / "etc").mkdir(exist_ok=True)
         (root / "etc/hostname").write_text(f"{self.hostname}\n")
         (root / "etc/hosts").write_text(f"127.0.0.1 localhost\n{self.address} {self.hostname} instance-metadata\n")
 

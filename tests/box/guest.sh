@@ -20,6 +20,17 @@ mount -t tmpfs -o mode=0755 tmpfs /run
 mkdir -p /run/systemd/nspawn
 
 export SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 TERM=dumb
-exec systemd-nspawn --quiet --boot --register=no --keep-unit --console=read-only \
-	--resolv-conf=off --timezone=off --link-journal=no \
-	--machine="$name" --directory="$directory/root" </dev/null
+# A cgroup with processes of its own could have none below it: so the loop stays outside of the guest's.
+mkdir "$cgroup/power"
+echo 0 >"$cgroup/power/cgroup.procs"
+while :; do
+	status=0
+	(
+		echo 0 >"$cgroup/cgroup.procs"
+		exec systemd-nspawn --quiet --boot --register=no --keep-unit --console=read-only \
+			--resolv-conf=off --timezone=off --link-journal=no \
+			--machine="$name" --directory="$directory/root" </dev/null
+	) || status=$?
+	[ "$status" -eq 133 ] || exit "$status" # that is how it says that the guest wants to boot again
+	echo 'the guest boots again'
+done

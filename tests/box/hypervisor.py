@@ -8,13 +8,14 @@ import queue
 import secrets
 import shutil
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.box.claim import Claim
 from tests.box.cloud import ROLE, Cloud
-from tests.box.ec2 import BY_GUEST, STOPPED, TERMINATED
+from tests.box.ec2 import BY_GUEST, STOPPED, TAKEN, TERMINATED
 from tests.box.guest import Guest, Machine
 from tests.box.history import ENDED
 from tests.box.metadata import Credentials, Identity, Metadata
@@ -45,6 +46,8 @@ class Hypervisor:
         self._cloud, self._metadata, self._rootfs, self._claim = cloud, metadata, rootfs, claim
         self._consoles, self._on_line = consoles, on_line
         self.give_credentials = True
+        self.images: dict[str, Mapping[str, str]] = {}  #: what an image has beyond what all have, by path
+        self._taken_at: dict[str, float] = {}
         self._guests: dict[str, Guest] = {}
         self._causes: dict[str, str] = {}
         self._credentials: dict[str, Credentials] = {}
@@ -73,6 +76,13 @@ class Hypervisor:
     def end(self, instance_id: str, cause: str) -> None:
         self._causes.setdefault(instance_id, cause)
         self._work.put(lambda: self._kill(instance_id))
+
+    def interrupt(self, instance_id: str, seconds: float) -> None:
+        """Give notice, as of a spot instance, and end it when that is over."""
+        self._taken_at[instance_id] = time.time() + seconds
+        timer = threading.Timer(seconds, self.end, (instance_id, TAKEN))
+        timer.daemon = True
+        timer.start()
 
     def console(self, instance_id: str) -> str:
         guest = self._guests.get(instance_id)
@@ -108,6 +118,7 @@ class Hypervisor:
         machine = Machine(
             instance_id=instance_id, hostname=str(instance.private_dns_name).partition(".")[0],
             address=address, user_data=_user_data(instance) or b"",
+            files=self.images.get(instance.image_id, {}),
         )  # fmt: skip
         return Guest(
             machine, rootfs=self._rootfs, directory=self._claim.directory / instance_id,
@@ -170,6 +181,7 @@ class Hypervisor:
                 credentials=self._credentials[instance_id] if self.give_credentials else None,
                 tags=_tags_in_metadata(instance),
                 user_data=_user_data(instance),
+                taken_at=self._taken_at.get(instance_id),
             )
 
 

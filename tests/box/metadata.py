@@ -7,12 +7,14 @@ import json
 import logging
 import secrets
 import socketserver
+import sys
 import threading
 import time
 import urllib.parse
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +55,7 @@ class Identity:
     credentials: Credentials | None = None
     tags: Mapping[str, str] | None = None  #: None where the launch did not ask for tags in metadata
     user_data: bytes | None = None
+    taken_at: float | None = None  #: when EC2 takes this spot instance, as time.time() gives it
 
 
 def leaves(identity: Identity, now: float) -> dict[str, bytes]:
@@ -76,6 +79,7 @@ def leaves(identity: Identity, now: float) -> dict[str, bytes]:
         f"{interface}/vpc-id": identity.vpc_id,
         **{f"tags/instance/{key}": value for key, value in (identity.tags or {}).items()},
         **_role(identity, now),
+        **_notice(identity),
     }
     found = {f"meta-data/{path}": value.encode() for path, value in text.items()}
     found["dynamic/instance-identity/document"] = json.dumps(_document(identity)).encode()
@@ -101,6 +105,17 @@ def _role(identity: Identity, now: float) -> dict[str, str]:
             "Expiration": _timestamp(now + CREDENTIALS_LIFE),
         })  # fmt: skip
     return found
+
+
+def _notice(identity: Identity) -> dict[str, str]:
+    if identity.taken_at is None:
+        return {}
+    at = _timestamp(identity.taken_at)
+    return {
+        "events/recommendations/rebalance": json.dumps({"noticeTime": at}),
+        "spot/instance-action": json.dumps({"action": "terminate", "time": at}),
+        "spot/termination-time": at,
+    }
 
 
 def _document(identity: Identity) -> dict[str, str]:
@@ -193,6 +208,11 @@ class _Server(ThreadingHTTPServer):
 
     def start(self) -> None:
         self._thread.start()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Pass over a guest that went while it was answered."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
     def stop(self) -> None:
         self.shutdown()

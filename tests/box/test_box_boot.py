@@ -4,28 +4,20 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from celery_flame_ec2 import boot
-from celery_flame_ec2.config import Ec2Options
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
+from tests.box.bench import APP, HELLO, MUTE, STAY, Bench
 from tests.box.box import Box
 from tests.box.bundle import archive
 from tests.box.ec2 import BY_GUEST
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.box
-
-GONE = 10.0  #: seconds from a failure to the end of the instance
-APP = "proj"
-
-HELLO = '#!/bin/sh\ntouch "$FLAME_HELLO_FILE"\n'
-STAY = f"{HELLO}exec sleep 600\n"
-MUTE = "#!/bin/sh\nexec sleep 600\n"
 
 DUMP = """\
 #!/usr/bin/python3
@@ -55,38 +47,6 @@ HOSTILE = {
     "LONG": "".join(random.Random(1).choices("$`\"'\\\n%()EOF ", k=8192)),
     "lower_case": "x",
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bench:
-    """Boots instances of a box with a bundle of this test's own making."""
-
-    box: Box
-
-    def boot(self, bundle: bytes | None, *, limits: Limits | None = None, **options: Any) -> str:
-        key = f"{random.randbytes(8).hex()}.tar.gz"
-        client = self.box.client("s3")
-        if bundle is not None:
-            client.put_object(Bucket=self.box.cloud.bucket, Key=key, Body=bundle)
-        own = Ec2Options(
-            app=APP,
-            s3_bundle_url=f"s3://{self.box.cloud.bucket}/{key}",
-            s3_service_endpoint=self.box.endpoint,
-            instance_metadata_url=self.box.metadata_url,
-            instance_metadata_token_url=self.box.metadata_token_url,
-            **options,
-        )
-        letter = Parent(owner="test", pool="p", backend="ec2", queues=("q",), concurrency=1, limits=limits or Limits())
-        return self.box.boot(boot.user_data(boot.document(letter, own)))
-
-    def failure(self, instance: str, *, timeout: float = 60.0) -> str:
-        """Return what a boot failed of, once the instance has powered itself off after saying so, and said it once."""
-        self.box.wait_for_console(instance, boot.FAILURE_PREFIX, timeout)
-        ended = self.box.wait_for(instance, "terminated", GONE)
-        assert ended.cause == BY_GUEST
-        console = self.box.instance(instance).console
-        assert console.count(boot.FAILURE_PREFIX) == 1
-        return boot.failure(console) or ""
 
 
 @pytest.fixture

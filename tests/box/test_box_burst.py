@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.box.box import Box
-from tests.box.burst import Burst, build_release, told
+from tests.box.burst import Burst, told
 from tests.servers import RabbitServer, RedisServer
 
 TASKS, SECONDS, MAX = 300, 0.5, 3
 PATIENCE = 120.0
 
 pytestmark = pytest.mark.box
-
-
-@pytest.fixture(scope="module")
-def release(able: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_release(tmp_path_factory.mktemp("release") / "proj.tar.gz")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from redis import Redis
 
 from tests.box.box import Box
-from tests.box.burst import Burst, build_release, told
+from tests.box.burst import Burst, told
 from tests.servers import RedisServer
 from tests.waiting import wait_until
 
@@ -28,9 +28,9 @@ def redis() -> Iterator[RedisServer]:
 
 
 def test_what_a_machine_held_is_done_by_others_when_its_power_is_cut(
-    box: Box, able: None, redis: RedisServer, tmp_path: Path
+    box: Box, release: Path, redis: RedisServer, tmp_path: Path
 ) -> None:
-    url = box.upload(build_release(tmp_path / "proj.tar.gz"), "proj/1.tar.gz")
+    url = box.upload(release, "proj/1.tar.gz")
     pool, client = {"max": 2, "min": 2}, Redis.from_url(redis.url)
     with Burst(box, tmp_path, broker=redis.url, results=redis.url, bundle_url=url, pool=pool) as burst:
         parent = burst.parent("flame", "serve")

@@ -95,6 +95,8 @@ def _s3(environ: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
     verb = str(environ["REQUEST_METHOD"]).capitalize()
     if key:
         return f"{verb}Object", {"Bucket": bucket, "Key": key, **query}
+    if verb == "Post" and "delete" in query:
+        return "DeleteObjects", {"Bucket": bucket}
     if verb == "Get":
         return ("ListObjectsV2" if bucket else "ListBuckets"), {"Bucket": bucket, **query}
     return {"Put": "CreateBucket"}.get(verb, f"{verb}Bucket"), {"Bucket": bucket, **query}

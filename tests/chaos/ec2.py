@@ -22,7 +22,6 @@ from tests.box.wire import Refusal
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 RUNS = frozenset({"pending", "running"})  #: what costs money
-LIVES = frozenset({"pending", "running", "stopping", "stopped"})
 IMAGE = "ami-00000001"
 ENDPOINT = "http://127.0.0.1:9"
 READ_TIMEOUT = 20.0  #: seconds a caller waits for an answer that does not come

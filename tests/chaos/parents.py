@@ -143,8 +143,6 @@ class VirtualWatch:
     While `deaf` the connection stands and brings no words, nor the listener's own.
     """
 
-    hears = True
-
     def __init__(self, world: World, clock: Wall) -> None:
         self._world, self.clock = world, clock
         self._words: dict[str, Word] = {}
@@ -191,7 +189,15 @@ class VirtualWatch:
     def wait(self, seconds: float) -> None:
         self.listen(seconds)
 
-    def catch_up(self) -> None:
+    def hears(self, pool: str) -> bool:
+        return True
+
+    def attends(self, runners: Collection[Runner]) -> Mapping[str, float | None]:
+        return dict.fromkeys((runner.id for runner in runners), self.since)
+
+    def tidy(self) -> None: ...
+
+    def catch_up(self, *, anew: bool = False) -> None:
         if self.since is not None:
             self.listen(0.0)
 
@@ -338,7 +344,7 @@ class Deployment:
     def _check_silent(self, parent: VirtualParent) -> None:
         """Note a machine that never spoke and lives for longer than it may, by what this parent saw in this round.
 
-        A round lasts, and its reaper looks at some moment of it: a while begins at a round's end, and ends at a listing.
+        Its reaper looks at some moment of a round: a while begins at a round's end, and ends at a listing.
         """
         backend, since = parent.backend, parent.watch.since
         if not parent.service._acts() or backend.listed_at < parent.looked_at:

@@ -100,22 +100,6 @@ def test_an_idle_child_ends_and_says_why(work: Deployment, tmp_path: Path) -> No
     assert {(event["runner"], event["pool"], event["owner"]) for event in said} == {("runner", "pool", "test")}
 
 
-@pytest.mark.parametrize(("broker", "rounds"), [("redis", 5), ("rabbitmq", 3)], indirect=["broker"])
-def test_work_that_slips_in_at_the_last_moment_is_done_once(
-    broker: str, rounds: int, tmp_path: Path, unique_name: Callable[[str], str]
-) -> None:
-    queue = unique_name("slip")
-    text = letter(queue, idle_shutdown_after=0.3)
-    with Deployment(tmp_path, broker, task_default_queue=queue) as work:
-        for number in range(rounds):
-            runner = child(work, text, name=f"runner{number}")
-            runner.says("flame: ending: idle")
-            work.send("square", number, 0.8, queue=queue)
-            assert runner.ends() == 0  # having done it, or having left it where it was
-        assert child(work, text, name="last").ends() == 0
-        assert work.numbers("square") == list(range(rounds))
-
-
 def test_a_letter_that_cannot_be_read_is_refused(work: Deployment) -> None:
     said = one_line_error(work.run("flame", "child", FLAME_PARENT="not a letter"))
     assert "FLAME_PARENT" in said

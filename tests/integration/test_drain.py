@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from celery_flame_ec2.cli.child import node_name
 from celery_flame_ec2.parent import Parent
 from tests.servers import RedisServer
 from tests.unit.test_imds import FakeMetadata
@@ -72,6 +73,19 @@ def test_sigterm_gives_a_task_back_that_does_not_finish_in_time(
     runner.says(r"1 tasks did not finish within 1 s \(shutdown_timeout\)")
     runner.ends()
     assert waiting(redis_server) == 3
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_remote_control_ends_a_runner_by_the_same_drain(pool: str, late: Deployment, tmp_path: Path) -> None:
+    released = tmp_path / "released"
+    late.send("hold", 0, str(released))
+    runner = child(late, letter(options={"pool": pool}, idle_shutdown_after=60.0))
+    wait_until(lambda: late.noted("holding"), what="the task running")
+    late.client.control.shutdown(destination=[node_name("runner")])
+    runner.says("flame: ending: told by remote control")
+    released.touch()
+    assert runner.ends() == 0
+    assert late.numbers("held") == [0]
 
 
 @pytest.fixture

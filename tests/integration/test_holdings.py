@@ -32,6 +32,7 @@ from tests.workers import Deployment
 from .conftest import serve
 
 OWNER = "test"
+EARLY = {"task_acks_late": False}
 LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
 #: Seconds within which what a runner held must be back after it was killed.
 AT_ONCE = 10.0
@@ -142,7 +143,7 @@ def test_what_a_killed_runner_held_comes_back_within_seconds(
     bench: Callable[..., Bench], late: bool, prefix: str
 ) -> None:
     made, held = (
-        bench(**(LATE if late else {}), broker_transport_options={"global_keyprefix": prefix}),
+        bench(**(LATE if late else EARLY), broker_transport_options={"global_keyprefix": prefix}),
         5 if late else 3,
     )
     with made.work as work:

@@ -8,6 +8,7 @@ import logging
 import re
 import tarfile
 import urllib.request
+import uuid
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from celery_flame_ec2 import boot
 from celery_flame_ec2.backends.ec2 import Ec2Backend
 from celery_flame_ec2.backends.ec2.checkup import Checkup
 from celery_flame_ec2.backends.ec2.permissions import DOCTOR, PARENT, RUNNER, TABLE, Ground, policy
+from celery_flame_ec2.board import Board, open_board
+from celery_flame_ec2.board.base import Pin
 from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.errors import FlameError
 from celery_flame_ec2.lease import Lease
@@ -75,7 +78,10 @@ class World:
     def policy(self, *who: str, account: str) -> dict[str, Any]:
         settings = self.settings()
         grounds = [
-            Ground(pool=pool, owner=OWNER, region=REGION, account=account, role=ROLE, lease=self.lease_url)
+            Ground(
+                pool=pool, owner=OWNER, region=REGION, account=account, role=ROLE, lease=self.lease_url,
+                board=f"{self.lease_url}.board",
+            )
             for pool in settings.pools
         ]
         return policy(grounds, *who)
@@ -115,6 +121,18 @@ class World:
     def hand_over(self) -> None:
         self.lead().release()
 
+    def _board(self) -> Board:
+        return open_board(f"{self.lease_url}.board?region={REGION}&endpoint={self.url}")
+
+    def read(self) -> None:
+        self._board().pins()
+
+    def clear(self) -> None:
+        self._board().take_down([Pin(runner_id="i-1", text="2.e30")])
+
+    def cordon(self) -> None:
+        self._board().order(lambda before: before | {uuid.uuid4().hex})
+
     def examine(self) -> str:
         """Let the doctor look; return all that it finds, in words."""
         settings = self.settings()
@@ -132,6 +150,14 @@ class World:
     def fetch(self, directory: Path, pool: int = 0) -> None:
         steps, aws = self._booting(directory, pool)
         steps.install_release(aws)
+
+    def speak(self) -> None:
+        board = self._board()
+        for count in (1, 2):
+            board.pin(Pin(runner_id="i-1", text=f"{count}.e30"))
+
+    def obey(self) -> None:
+        self._board().cordoned()
 
     def resolve(self, name: str) -> None:
         _, aws = self._booting(Path("/nowhere"), 0)
@@ -174,6 +200,11 @@ def whole_life(world: World, directory: Path) -> None:
     world.hear()
     world.end()
     world.hand_over()
+    world.speak()
+    world.read()
+    world.clear()
+    world.cordon()
+    world.obey()
     world.fetch(directory / "file", 0)
     world.fetch(directory / "prefix", 1)
     world.resolve("A")
@@ -204,6 +235,9 @@ OF_RUNNER = {"GetParameters", "GetSecretValue", "ListObjectsV2"}
 
 
 def who_called(call: Any) -> str:
+    key, prefix = call.params.get("Key", ""), call.params.get("prefix", "")
+    if "/words/" in key + prefix:
+        return RUNNER if key else PARENT
     fetches = call.action == "GetObject" and not call.params["Key"].startswith("flame/lease/")
     return RUNNER if call.action in OF_RUNNER or fetches else PARENT
 

@@ -27,6 +27,7 @@ from celery_flame_ec2.lease import Lease, open_lease
 from celery_flame_ec2.lease.base import TTL
 from celery_flame_ec2.lease.file import FileStore
 from celery_flame_ec2.lease.s3 import S3Store
+from tests.clock import Clock
 from tests.servers import RedisServer, SentinelServer, TlsRedisServer, free_port
 from tests.waiting import wait_until
 from tests.workers import ROOT, Deployment, Program
@@ -288,20 +289,19 @@ def test_a_link_in_place_of_the_file_is_trouble(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", "7", '"ab"', "\xff"])
+def test_notes_in_a_file_that_no_parent_wrote_are_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "proj.lease.notes").write_bytes(text.encode("latin-1"))
+    with pytest.raises(LeaseError, match=r"proj\.lease\.notes is not what a parent writes: "):
+        FileStore(tmp_path / "proj.lease").notes()
+
+
 # --- S3
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

@@ -6,16 +6,9 @@ import pytest
 
 from tests.box.conditions import Conditions, Failure, Limit, Offer
 from tests.box.wire import Refusal
+from tests.clock import Clock
 
 OFFER = Offer(market="on-demand", instance_type="c7i.large", zone="eu-a", subnet_id="subnet-1")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

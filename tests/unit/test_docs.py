@@ -6,9 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.endings import expected
+
 ROOT = Path(__file__).parent.parent.parent
 
 
 def test_the_settings_page_is_what_the_code_prints() -> None:
     printed = subprocess.run([sys.executable, "docs/settings.py"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert (ROOT / "docs" / "settings.md").read_text() == printed.stdout
+
+
+def test_the_table_of_endings_is_what_the_matrix_is_held_against() -> None:
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    _, _, rest = page.partition("<!-- endings: `python -m tests.endings.expected` prints this -->\n")
+    assert rest.partition("<!-- end of endings -->")[0] == expected.table()

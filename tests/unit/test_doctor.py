@@ -64,6 +64,11 @@ HABITS = {
     "early acknowledgement": (
         replace(SAFE, early=("proj.a",)), POOL, "acknowledgement", WARNING, "task_acks_late = True",
     ),
+    "nothing decided, and runners with processes": (replace(SAFE, undecided=("proj.a",)), POOL, None, None, None),
+    "nothing decided, and runners with threads": (
+        replace(SAFE, undecided=("proj.a",)), replace(POOL, worker_options={"pool": "threads"}),
+        "acknowledgement", WARNING, "task_acks_late = True",
+    ),
     "late, and lost with its process": (
         replace(SAFE, unprotected=("proj.a",)), POOL, "acknowledgement", WARNING, "task_reject_on_worker_lost = True",
     ),
@@ -83,6 +88,13 @@ HABITS = {
     ),
     "long tasks on RabbitMQ": (
         replace(SAFE, driver="amqp", time_limit=7200), POOL, "consumer timeout", WARNING, "above 7.2e+06 ms",
+    ),
+    "late tasks without bound on RabbitMQ": (
+        replace(SAFE, driver="amqp", time_limit=None), POOL,
+        "consumer timeout", WARNING, "leave task_acks_late to runners",
+    ),
+    "tasks without bound on RabbitMQ that are late on runners only": (
+        replace(SAFE, driver="amqp", time_limit=None, undecided=("a",)), POOL, None, None, None,
     ),
     "queues no worker may consume": (
         replace(SAFE, unknown_queues=("video",)), POOL, "task queues", FAILED, "task_queues",
@@ -115,13 +127,23 @@ def test_habits_are_read_from_settings_and_from_the_tasks_own_words() -> None:
     app.conf.update(worker_autoscaler="celery_flame_ec2:Autoscaler", task_acks_late=True, task_time_limit=60)
     app.conf.update(broker_transport_options={"visibility_timeout": 99}, task_create_missing_queues=False)
     assert habit.habits(app, "redis", ["video"]) == Habits(
-        unprotected=("every task",), time_limit=60, visibility_timeout=99, unknown_queues=("video",)
+        time_limit=60, visibility_timeout=99, unknown_queues=("video",)
     )
     app.task(work, name="proj.early", acks_late=False, shared=False)
     app.task(work, name="proj.late", reject_on_worker_lost=True, shared=False)
+    app.task(work, name="proj.unprotected", reject_on_worker_lost=False, shared=False)
     app.conf.worker_prefetch_multiplier = 4
     found = habit.habits(app, "redis", [])
-    assert (found.early, found.unprotected, found.prefetch) == (("proj.early",), (), 4)
+    assert (found.early, found.unprotected, found.prefetch) == (("proj.early",), ("proj.unprotected",), 4)
+
+
+def test_what_nobody_decided_is_left_to_runners() -> None:
+    app = Celery("app", set_as_current=False)
+    assert habit.habits(app, "redis", []).undecided == (habit.EVERY_TASK,)
+    app.task(work, name="proj.early", acks_late=False, shared=False)
+    app.task(work, name="proj.silent", shared=False)
+    found = habit.habits(app, "redis", [])
+    assert (found.early, found.undecided, found.unprotected) == (("proj.early",), ("proj.silent",), ())
 
 
 def test_a_parent_takes_few_tasks_unless_told_otherwise_and_a_plain_worker_as_many_as_celery_does() -> None:

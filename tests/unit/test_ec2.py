@@ -28,6 +28,7 @@ from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear, LeaseError
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Launch, RunnerState
+from tests.clock import Clock
 
 NOW = 1_750_000_000.0
 OWNER = "shop@redis/0"
@@ -89,16 +90,6 @@ def clients() -> Iterator[StubbedClients]:
     yield clients
     for stub in clients.stubs.values():
         stub.assert_no_pending_responses()
-
-
-class Clock:
-    """Seconds since something, that pass when a test says so."""
-
-    def __init__(self, now: float = 1000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def backend(clients: Clients, ticks: Clock | None = None, **options: Any) -> Ec2Backend:

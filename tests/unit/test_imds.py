@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -73,6 +74,12 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[FakeMetadata]:
+    with serving() as server:
+        yield server
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[FakeMetadata]:
     with FakeMetadata() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -17,15 +17,8 @@ from celery_flame_ec2.lease import Guarded, Lease
 from celery_flame_ec2.lease.base import MARGIN, TTL
 from celery_flame_ec2.runner import Runner
 from celery_flame_ec2.service import Service
+from tests.clock import Clock
 from tests.unit.test_pool import ListBackend
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Cell:
@@ -39,7 +32,7 @@ class Cell:
 
 
 class CellStore:
-    """One parent's way to the cell; `meet` is what happens while it is taken, `written` once a note is written."""
+    """One parent's way to the cell; `meet` is what happens while it is taken, `read` and `written` once notes are."""
 
     place = "a cell"
     good_for = TTL - MARGIN
@@ -47,6 +40,7 @@ class CellStore:
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.meet: Callable[[], None] = lambda: None
+        self.read: Callable[[], None] = lambda: None
         self.written: Callable[[], None] = lambda: None
 
     def take(self) -> bool:
@@ -62,7 +56,9 @@ class CellStore:
             self.cell.until = 0.0
 
     def notes(self) -> dict[str, str]:
-        return dict(self.cell.notes)
+        found = dict(self.cell.notes)
+        self.read()
+        return found
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         kept = {**self.cell.notes, **changes}

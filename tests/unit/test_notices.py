@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 
 import pytest
 
 from celery_flame_ec2.notices import USUAL_NOTICE, Notice, Notices, open_notices
 from celery_flame_ec2.parent import Parent
-from tests.unit.test_imds import FakeMetadata
+from tests.unit.test_imds import FakeMetadata, serving
 
 EPOCH, MONOTONIC = 1_785_542_400.0, 500.0  # 2026-08-01T00:00:00Z
 
 
 @pytest.fixture
 def server() -> Iterator[FakeMetadata]:
-    with FakeMetadata() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving() as server:
+        yield server
 
 
 def notices(server: FakeMetadata, life_cycle: str = "spot") -> Notices:
@@ -89,3 +82,9 @@ def test_only_an_instance_asks_and_only_where_it_may(backend: str, disabled: str
     letter = Parent(owner="o", pool="p", backend=backend, queues=("q",), concurrency=1)
     found = open_notices(letter, {"AWS_EC2_METADATA_DISABLED": disabled})
     assert (found is not None) == asks
+
+
+def test_metadata_at_an_address_of_the_users_own_are_asked_whatever_the_environment_forbids() -> None:
+    own = {"url": "http://127.0.0.1:9/latest/meta-data/", "token_url": "http://127.0.0.1:9/latest/api/token"}
+    letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=1, metadata=own)
+    assert open_notices(letter, {"AWS_EC2_METADATA_DISABLED": "true"}) is not None

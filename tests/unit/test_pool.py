@@ -323,6 +323,23 @@ def test_where_nobody_can_be_heard_silence_is_no_failure(backend: ListBackend) -
     assert pool.roster.failures.count == 0
 
 
+@pytest.mark.parametrize("words", ["Task proj.nap succeeded", "flame: boot failed: fetch: no such bundle"])
+def test_of_runners_of_one_launch_that_are_gone_together_one_is_asked_for_its_last_words(words: str) -> None:
+    class Asked(ListBackend):
+        asked: tuple[str, ...] = ()
+
+        def last_words(self, runner_id: str) -> str:
+            self.asked += (runner_id,)
+            return words
+
+    backend = Asked()
+    pool = new_pool(backend)
+    of_two = [Runner(id=f"r{n}", pool="video", launched_at=NOW, launch=f"t{n % 2}") for n in range(6)]
+    see(pool, of_two, {}, NOW, hears=False)
+    see(pool, [], {}, NOW + 70, hears=False)
+    assert backend.asked == ("r0", "r1")
+
+
 def test_an_unknown_listing_reaches_the_policy_as_unknown(backend: ListBackend) -> None:
     seen: list[object] = []
 

@@ -222,3 +222,13 @@ def test_a_refusal_is_no_failed_boot_and_keeps_the_pause_it_names() -> None:
     assert (roster.failures.boots, roster.failures.pause) == (0, 180.0)
     roster.failed("throttled", NOW)
     assert roster.failures.pause is None
+
+
+def test_a_runner_that_said_hello_and_why_it_ends_and_is_gone_since_the_last_look_was_heard() -> None:
+    roster = new_roster()
+    roster.update([runner("a"), runner("b")], {}, NOW)
+    words = {**word("a", RunnerState.ENDING, reason="idle for 30 s"), **word("b")}
+    came, *gone = roster.update([], words, NOW + 10)
+    assert (came.event, came.runner.id) == (Event.UP, "b")
+    told = [(change.event, change.runner.id, change.heard, change.reason) for change in gone]
+    assert told == [(Event.GONE, "a", True, "idle for 30 s"), (Event.GONE, "b", True, "")]

@@ -13,6 +13,7 @@ from kombu import Connection
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BackendError, ListingPartial
 from celery_flame_ec2.lease import Lease
+from celery_flame_ec2.lease.base import TTL
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.queues import Depth, Measurement
@@ -80,22 +81,31 @@ def test_a_policy_that_raises_for_one_pool_leaves_the_others_alone(caplog: pytes
 class Watching:
     """What a parent sees and hears at a broker, as the test says it."""
 
-    hears = True
-
     def __init__(self, now: float) -> None:
         self.since: float | None = now
         self.words: dict[str, Word] = {}
         self.waiting = 0
+        self.held: int | None = None
+        self.approximate = False
 
     def measure(self, queues: Sequence[str]) -> Measurement:
-        return Measurement(depths={queue: Depth(waiting=self.waiting) for queue in queues}, unacked=None)
+        depths = {queue: Depth(waiting=self.waiting, held=self.held) for queue in queues}
+        return Measurement(depths=depths, approximate=self.approximate)
 
     def listen(self, seconds: float) -> bool:
         return False
 
     def wait(self, seconds: float) -> None: ...
 
-    def catch_up(self) -> None: ...
+    def catch_up(self, *, anew: bool = False) -> None: ...
+
+    def hears(self, pool: str) -> bool:
+        return True
+
+    def attends(self, runners: Collection[Runner]) -> dict[str, float | None]:
+        return dict.fromkeys((runner.id for runner in runners), self.since)
+
+    def tidy(self) -> None: ...
 
     def keep(self, runner_ids: Collection[str]) -> None: ...
 
@@ -175,6 +185,28 @@ def test_a_runner_that_said_hello_and_takes_no_work_is_replaced() -> None:
     assert len(work.living) == 1
 
 
+def test_where_counts_are_approximate_nobody_is_replaced_for_taking_no_work() -> None:
+    work = Deployed(max=1)
+    service, watching, lease = work.parent()
+    fifo = work.runner("fifo")
+    watching.waiting, watching.approximate = 5, True
+    for _ in range(16):
+        watching.words = up(fifo, work.clock())
+        work.rounds(service, 5, lease)
+    assert work.living == {"fifo"}
+
+
+@pytest.mark.parametrize(("held", "running"), [(None, 2), (3, 2), (0, 0)])
+def test_what_runs_is_of_the_answer_that_told_what_waits_where_that_tells_it(held: int | None, running: int) -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    service._local = lambda: Local(held=1)
+    watching.words = up(work.runner("one"), work.clock(), active=2)
+    watching.held = held
+    service.look()
+    assert service.look()["video"] == Demand(waiting=0, running=running, local_free=0)
+
+
 def test_without_a_complete_listing_nobody_is_ended() -> None:
     work = Deployed()
     service, _, lease = work.parent()
@@ -225,6 +257,28 @@ def test_the_next_leader_counts_what_the_one_before_launched_and_nobody_sees() -
     assert work.living == set(), "three may exist"
     work.rounds(second, 15, other)
     assert len(work.living) == 3
+
+
+def test_a_parent_that_lost_the_lease_while_it_read_what_was_left_reads_it_again() -> None:
+    work = Deployed(max=3)
+    (first, _, lease), (second, seeing, other) = work.parent(), work.parent()
+    seeing.waiting = 9
+    store: Any = other._store
+
+    def stand_still() -> None:
+        store.read = lambda: None
+        work.clock.now += TTL
+        lease.renew()
+        first.tick()
+        first._announce(Launch(token="t1", pool="video", count=3))
+        lease.release()
+        other.renew()
+
+    store.read = stand_still
+    other.renew()
+    for _ in range(2):
+        second.tick()
+        assert work.living == set(), "three may exist"
 
 
 def test_a_parent_that_cannot_read_what_was_left_does_not_act() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import pytest
 from celery.worker import state
+from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
 from celery_flame_ec2.lifetime import NOTICE_MARGIN
 from celery_flame_ec2.notices import Notice
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, EVENT, REPEAT, Word
 from celery_flame_ec2.runner import Limits, RunnerState
-from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, Phase, Terminator
+from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, NO_ANSWER, Phase, Terminator
 
 IDLE, SHUTDOWN = 30.0, 10.0
 
@@ -30,6 +32,8 @@ class Clock:
 class TaskConsumer:
     def __init__(self) -> None:
         self.queues, self.active = ["q"], {"q"}
+        self.channel = types.SimpleNamespace(_in_poll=None)
+        self.on_message: Callable[[Any], Any] | None = None
 
     @property
     def consuming(self) -> bool:
@@ -58,11 +62,21 @@ class Consumer:
 
     def __init__(self) -> None:
         self.task_consumer = TaskConsumer()
+        self.controller = types.SimpleNamespace(semaphore=LaxBoundedSemaphore(2))
         self.event_dispatcher = self
         self.said: list[dict[str, Any]] = []
+        self.ordered: list[tuple[str, str]] = []
 
     def call_soon(self, function: Callable[..., Any], *args: Any) -> None:
         function(*args)
+
+    def cancel_task_queue(self, queue: str) -> None:
+        self.ordered.append(("cancel", queue))
+        self.task_consumer.cancel_by_queue(queue)
+
+    def add_task_queue(self, queue: str) -> None:
+        self.ordered.append(("add", queue))
+        self.task_consumer.add_queue(queue)
 
     def send(self, type: str, **fields: Any) -> None:
         assert type == EVENT
@@ -70,7 +84,13 @@ class Consumer:
 
 
 class Request:
-    """Stands for a task the worker holds."""
+    """Stands for a task the worker holds, and for its message."""
+
+    def __init__(self, eta: float | None = None) -> None:
+        self.id, self.eta, self.message, self.requeued = str(id(self)), eta, self, 0
+
+    def requeue(self) -> None:
+        self.requeued += 1
 
 
 @pytest.fixture(autouse=True)
@@ -132,6 +152,76 @@ def test_a_task_that_slips_in_keeps_an_idle_runner(clock: Clock, consumer: Consu
     at(watcher, clock, 1)
     at(watcher, clock, IDLE - 1)
     assert watcher.phase is Phase.WORKING
+
+
+def test_it_does_not_exit_while_redis_may_yet_answer_with_a_task(clock: Clock, consumer: Consumer) -> None:
+    consumer.task_consumer.channel._in_poll = "asked"
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE)
+    at(watcher, clock, 2 * LOOK_AGAIN)
+    assert state.should_stop is None
+    consumer.task_consumer.channel._in_poll = None
+    at(watcher, clock, 0.1)
+    assert state.should_stop == 0
+
+
+def test_it_waits_for_no_answer_of_a_redis_that_stands_still(clock: Clock, consumer: Consumer) -> None:
+    consumer.task_consumer.channel._in_poll = "asked"
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE)
+    at(watcher, clock, NO_ANSWER)
+    assert state.should_stop == 0
+
+
+def test_what_waits_for_a_slot_goes_back_unless_the_runner_is_merely_idle(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    started = [hold(), hold(), hold()]
+    for request in started:
+        consumer.controller.semaphore.acquire(started.index, request)
+    at(watcher, clock, 100)
+    assert [request.requeued for request in started] == [0, 0, 1]
+    assert set(state.reserved_requests) == set(started[:2])
+
+
+def test_what_the_broker_sends_before_it_knows_goes_back_unless_the_runner_is_merely_idle(
+    clock: Clock, consumer: Consumer
+) -> None:
+    tasks, late = consumer.task_consumer, Request()
+    tasks.cancel = lambda: (tasks.active.clear(), tasks.on_message(late))
+    taken: list[Request] = []
+    tasks.on_message = taken.append
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    at(watcher, clock, 100)
+    assert (late.requeued, taken, tasks.on_message) == (1, [], taken.append)
+
+
+def test_single_use_takes_what_it_has_slots_for_and_hands_back_the_rest(clock: Clock, consumer: Consumer) -> None:
+    tasks, late = consumer.task_consumer, [Request(), Request()]
+    tasks.cancel = lambda: (tasks.active.clear(), tasks.on_message(late[0]))
+    watcher = terminator(clock, consumer, single_use=True)
+    for request in (Request(), Request(eta=1.0)):
+        watcher._on_received(request=request)
+    assert tasks.consuming
+    watcher._on_received(request=Request())
+    assert (tasks.consuming, late[0].requeued) == (False, 1)
+    tasks.on_message(late[1])
+    assert late[1].requeued == 1
+
+
+def test_the_last_task_of_a_single_use_runner_may_come_while_an_idle_one_waits_for_the_broker(
+    clock: Clock, consumer: Consumer
+) -> None:
+    tasks, cancelled = consumer.task_consumer, []
+
+    def cancel() -> None:
+        cancelled.append(1)
+        watcher._on_received(request=hold())
+
+    tasks.cancel = cancel
+    watcher = terminator(clock, consumer, single_use=True)
+    watcher._on_received(request=Request())
+    at(watcher, clock, IDLE)
+    assert cancelled == [1]  # not a second time within the first
 
 
 def test_the_idle_clock_starts_again_with_every_task_that_ran_between_two_looks(
@@ -365,12 +455,12 @@ class Megaphone:
 
 def test_while_a_task_keeps_the_workers_loop_busy_the_runner_speaks_by_itself(clock: Clock, consumer: Consumer) -> None:
     letter, megaphone = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=1), Megaphone()
-    watcher = Terminator(letter, "r1", voice=megaphone, clock=clock)  # type: ignore[arg-type]
+    watcher = Terminator(letter, "r1", voice=megaphone, clock=clock)
     watcher.attach(consumer)
     watcher._on_ready()
     at(watcher, clock, 6)
     assert megaphone.words == [], "the loop speaks"
-    consumer.call_soon = lambda *_: None  # type: ignore[method-assign]
+    consumer.call_soon = lambda *_: None
     busy = hold()
     for _ in range(round(8 * REPEAT)):
         at(watcher, clock, 1)
@@ -397,3 +487,63 @@ def test_a_sign_of_life_follows_each_look_but_one_that_failed() -> None:
     watcher.run()
     assert told[:3] == ["look"] * 3
     assert told.count("sign") == 1
+
+
+def test_a_worker_that_has_only_to_leave_gives_no_more_signs_of_life(clock: Clock, consumer: Consumer) -> None:
+    signs: list[Phase] = []
+    letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=2, limits=Limits(max_lifetime=100))
+    watcher = Terminator(letter, "r1", pulse=lambda: signs.append(watcher.phase), clock=clock)
+    watcher.attach(consumer)
+    consumer.call_soon = lambda *_: None  # type: ignore[method-assign]  # its loop hangs
+    request = hold()
+    watcher._give_sign()
+    at(watcher, clock, 100)
+    watcher._give_sign()
+    state.reserved_requests.discard(request)
+    at(watcher, clock, 1)
+    watcher._give_sign()
+    assert signs == [Phase.WORKING, Phase.DRAINING]
+
+
+def with_board(clock: Clock, consumer: Consumer, **limits: Any) -> Terminator:
+    letter = Parent(
+        owner="o", pool="p", backend="local", queues=("q", "r"), concurrency=1, board="file:///board",
+        limits=Limits(**limits),
+    )  # fmt: skip
+    consumer.task_consumer.queues, consumer.task_consumer.active = ["q", "r"], {"q", "r"}
+    watcher = Terminator(letter, "r1", clock=clock)
+    watcher.attach(consumer)
+    watcher._on_ready()
+    watcher.tick(clock.now)
+    return watcher
+
+
+def test_what_is_ordered_on_the_board_is_done_as_by_remote_control_and_only_what_is_not_done_yet(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = with_board(clock, consumer)
+    for cordoned, after, ordered in (
+        (False, RunnerState.UP, []),
+        (True, RunnerState.CORDONED, [("cancel", "q"), ("cancel", "r")]),
+        (True, RunnerState.CORDONED, []),
+        (False, RunnerState.UP, [("add", "q"), ("add", "r")]),
+    ):
+        consumer.ordered.clear()
+        watcher.obey(cordoned)
+        at(watcher, clock, 0.1)
+        assert (watcher.word().state, consumer.ordered) == (after, ordered)
+    assert consumer.said == [], "words take the board"
+
+
+def test_who_ends_or_has_no_broker_obeys_no_order_of_the_board(clock: Clock, consumer: Consumer) -> None:
+    watcher = with_board(clock, consumer, max_lifetime=100.0)
+    watcher.detach()
+    watcher.obey(True)
+    consumer.task_consumer = None  # type: ignore[assignment]  # Celery connects anew
+    watcher.attach(consumer)
+    watcher.obey(True)
+    watcher.tell("SIGTERM")
+    consumer.task_consumer = TaskConsumer()
+    at(watcher, clock, 1)
+    watcher.obey(True)
+    assert consumer.ordered == []

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from ...config import Ec2Options, PoolSettings
 from .instances import OWNER
@@ -27,7 +28,8 @@ class Ground:
     """Where one pool's parent and runners act.
 
     `region`, `account` and `role` (a name, with its path, or an ARN) are `ANY` or `NO_ROLE` where nobody knows them.
-    `lease` is the s3:// URL of the parents' lease, empty where it lies elsewhere.
+    `lease` is the s3:// URL of the parents' lease, and `board` that of the runners' board; empty where it is elsewhere,
+    or there is none.
     """
 
     pool: PoolSettings
@@ -37,6 +39,7 @@ class Ground:
     account: str = ANY
     role: str = NO_ROLE
     lease: str = ""
+    board: str = ""
 
     @property
     def ec2(self) -> Ec2Options:
@@ -223,6 +226,27 @@ def _lease(ground: Ground) -> Iterable[str]:
     return [ground.object(bucket, _literal(key))] if ground.lease else []
 
 
+def _board(ground: Ground) -> tuple[str, str]:
+    """Return bucket and key of the board."""
+    parts = urlsplit(ground.board)
+    return parts.netloc, unquote(parts.path.lstrip("/"))
+
+
+def _words(ground: Ground) -> Iterable[str]:
+    bucket, key = _board(ground)
+    return [ground.object(bucket, f"{_literal(key)}/words/*")] if bucket else []
+
+
+def _orders(ground: Ground) -> Iterable[str]:
+    bucket, key = _board(ground)
+    return [ground.object(bucket, f"{_literal(key)}/orders")] if bucket else []
+
+
+def _bucket_of_board(ground: Ground) -> Iterable[str]:
+    bucket, _ = _board(ground)
+    return [ground.object(bucket)] if bucket else []
+
+
 def _profile(ground: Ground) -> Iterable[str]:
     profile = ground.ec2.iam_instance_profile
     return [ground.iam("instance-profile", profile or ANY)] if _role(ground) else []
@@ -305,6 +329,10 @@ def _under_the_prefix(ground: Ground) -> Condition:
     return {"StringLike": {"s3:prefix": f"{_literal(_shelf(_bundle_place(ground)[1]))}*"}}
 
 
+def _under_the_words(ground: Ground) -> Condition:
+    return {"StringLike": {"s3:prefix": f"{_literal(_board(ground)[1])}/words/*"}}
+
+
 def _through_its_service(ground: Ground) -> Condition:
     domain = "amazonaws.com.cn" if ground.partition == "aws-cn" else "amazonaws.com"
     named = [("ssm", _parameters(ground)), ("secretsmanager", _secrets(ground))]
@@ -371,6 +399,20 @@ TABLE = (
         ("s3:DeleteObject", "gives the lease up"),
         on=_lease,
     ),
+    Permission(
+        who=PARENT, sid="ListWords", action="s3:ListBucket", calls=("ListObjectsV2",),
+        why="reads what runners say where the broker carries no words", on=_bucket_of_board, under=_under_the_words,
+    ),
+    Permission(
+        who=PARENT, sid="ClearWords", action="s3:DeleteObject", calls=("DeleteObjects",),
+        why="takes down words of runners that are gone", on=_words,
+    ),
+    *_may(
+        PARENT, "GiveOrders",
+        ("s3:GetObject", "looks who is cordoned where the broker carries no orders"),
+        ("s3:PutObject", "cordons, and takes it back"),
+        on=_orders,
+    ),
     *_may(
         DOCTOR, "DoctorSees",
         ("ec2:DescribeImages", "checks that the image is there, and its architecture"),
@@ -399,6 +441,13 @@ TABLE = (
         who=RUNNER, sid="ListBundle", action="s3:ListBucket", calls=("ListObjectsV2",),
         why="lists a release that is a prefix", on=_bucket_of_prefix, under=_under_the_prefix,
     ),
+    *_may(
+        RUNNER, "PinWords",
+        ("s3:PutObject", "says how it is where the broker carries no words"),
+        ("s3:DeleteObject", "takes its former word down"),
+        on=_words,
+    ),
+    *_may(RUNNER, "ReadOrders", ("s3:GetObject", "looks whether it is cordoned"), on=_orders),
     *_may(RUNNER, "ReadParameters", ("ssm:GetParameters", 'resolves {"from_ssm": name} in env'), on=_parameters),
     *_may(
         RUNNER, "ReadSecrets", ("secretsmanager:GetSecretValue", 'resolves {"from_secretsmanager": name} in env'),

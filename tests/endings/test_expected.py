@@ -1,0 +1,69 @@
+"""Does the count of what became of tasks tell a guarantee that holds from one that is broken?"""
+
+from __future__ import annotations
+
+import pytest
+
+from .expected import Cell, Count, Guarantee, broken, cells, guarantee
+from .tally import Death, Entry, count, slowest_return
+
+GRACEFUL = ("idle", "told", "single-use", "lifetime", "spot", "sigterm")
+
+
+def cell(text: str) -> Cell:
+    broker, ack, ending = text.split("/")
+    return Cell(broker=broker, ack=ack, ending=ending)
+
+
+def entries(*lines: str) -> list[Entry]:
+    """Read `word task runner second` of each line."""
+    words = [line.split() for line in lines]
+    return [Entry(word=word, task=task, runner=runner, pid=1, at=float(at)) for word, task, runner, at in words]
+
+
+def test_every_graceful_ending_promises_one_run_on_every_broker() -> None:
+    assert {guarantee(each) for each in cells() if each.ending in GRACEFUL} == {Guarantee.ONCE}
+
+
+@pytest.mark.parametrize(
+    ("name", "counted", "breaks"),
+    [
+        ("redis/early/idle", Count(tasks=9, once=9), []),
+        ("redis/early/idle", Count(tasks=9, once=8, again=1), ["1 again"]),
+        ("sqs/late/told", Count(tasks=9, once=8, begun=1), ["1 begun"]),
+        ("sqs/late/broker-restart", Count(tasks=9, once=8, again=1), []),
+        ("sqs/early/broker-restart", Count(tasks=9, once=8, begun=1), ["1 begun"]),
+        ("redis/late/kill-worker", Count(tasks=9, once=5, again=4), []),
+        ("redis/late/kill-worker", Count(tasks=9, once=8, begun=1), ["1 begun"]),
+        ("redis/late/kill-worker", Count(tasks=9, once=8, handed=1), []),
+        ("rabbitmq/late/kill-worker", Count(tasks=9, once=8, handed=1), ["1 handed"]),
+        ("redis/early/cut-off", Count(tasks=9, once=8, begun=1), []),
+        ("redis/early/cut-off", Count(tasks=9, once=8, waiting=1), ["1 waiting"]),
+        ("redis/early/kill-process", Count(tasks=9, once=8, handed=1), ["1 handed"]),
+    ],
+)
+def test_what_must_not_be_is_named(name: str, counted: Count, breaks: list[str]) -> None:
+    assert broken(cell(name), counted) == breaks
+
+
+def test_each_task_has_one_fate() -> None:
+    journal = entries(
+        "start once a 1", "accepted once a 1", "end once a 2",
+        "start again a 1", "start again b 3", "end again b 4",
+        "accepted begun a 1",
+    )  # fmt: skip
+    dead = [Death(runner="a", at=1.5, known_at=2.0, held=frozenset({"waiting"}))]
+    fates = count(["once", "again", "begun", "handed", "waiting"], journal, dead)
+    assert fates == Count(tasks=5, once=1, again=1, begun=1, handed=1, waiting=1)
+
+
+def test_what_is_lost_where_no_broker_says_who_held_it_was_waiting() -> None:
+    assert count(["lost"], [], [Death(runner="a", at=1.0, known_at=1.0)]) == Count(tasks=1, once=0, waiting=1)
+
+
+def test_the_slowest_return_is_from_the_listing_to_the_next_start_elsewhere() -> None:
+    journal = entries("start ran a 1", "start ended a 1", "end ended a 2", "start ran b 9", "start held b 12")
+    dead = [Death(runner="a", at=4.0, known_at=5.0, held=frozenset({"held", "lost"}))]
+    assert slowest_return(journal, dead) == 7.0
+    assert slowest_return(journal, [Death(runner="a", at=4.0, known_at=5.0)]) == 4.0
+    assert slowest_return(journal, []) is None
