@@ -12,6 +12,7 @@ from .cordon import cordon, uncordon
 from .doctor import doctor
 from .iam_policy import iam_policy
 from .reap import reap
+from .record import record
 from .release import release
 from .serve import serve
 from .show import plan, user_data
@@ -35,5 +36,19 @@ def flame() -> None:
     """Let workers burst past this machine: launch, watch and end runners."""
 
 
-for command in (serve, child, plan, status, cordon, uncordon, doctor, user_data, reap, release, iam_policy, simulate_):
+for command in (
+    serve,
+    child,
+    plan,
+    status,
+    cordon,
+    uncordon,
+    doctor,
+    user_data,
+    reap,
+    release,
+    iam_policy,
+    simulate_,
+    record,
+):
     flame.add_command(command)

@@ -16,7 +16,7 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY}
 #: The longest time that can be said, in seconds: a hundred years.
 LONGEST = 36525 * DAY
 A_TIME = "a time such as 5, 10ms, 1.5m, 2h or 1d"
-_TIME = re.compile(rf"(\d+\.?\d*|\.\d+)({'|'.join(UNITS)})?")
+_TIME = re.compile(rf"(\d+\.?\d*|\.\d+)({'|'.join(UNITS)})?", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +62,7 @@ def parse_flow(text: str, *, most: float, whole: bool) -> Flow:
 
 def _number(text: str, *, most: float, whole: bool) -> float:
     expected = f"{'a whole number' if whole else 'a number'} above 0 and at most {most:,.0f} before the x, got {text!r}"
-    if not re.fullmatch(r"\d+" if whole else r"\d+\.?\d*|\.\d+", text):
+    if not re.fullmatch(r"[0-9]+" if whole else r"[0-9]+\.?[0-9]*|\.[0-9]+", text):
         raise ValueError(expected)
     value = float(text)
     if not 0 < value <= most:
@@ -77,7 +77,7 @@ def _runtime(text: str) -> Runtime:
     weighed = []
     for part in parts:
         kind, _, weight = part.partition("@")
-        if not re.fullmatch(r"0*[1-9]\d{0,8}", weight):
+        if not re.fullmatch(r"0*[1-9][0-9]{0,8}", weight):
             raise ValueError(
                 f"each part of a mix has a weight, a whole number from 1, as in 10ms@98,10m@2; got {part!r}"
             )
