@@ -131,14 +131,14 @@ def simulate_(ctx: click.Context, /, pool: str | None, as_json: bool, decisions:
     """
     app: Celery = ctx.obj.app
     settings = settings_of(app)
-    load = _load(options, chosen := _pool(app, settings, pool, options))
-    runs = _runs(settings, chosen, load, options)
+    pools = _pools(app, settings, pool, options)
+    runs = _runs(settings, pools, _load(options, pools[0]), options)
     if options["picture"]:
-        _draw(options["picture"], chosen, runs)
+        _draw(options["picture"], pools[0], runs)
     if as_json:
-        click.echo(json.dumps(_as_json(settings, chosen, runs, options, decisions=decisions), indent=2))
+        click.echo(json.dumps(_as_json(settings, pools[0], runs, options, decisions=decisions), indent=2))
     else:
-        click.echo("\n".join(_lines(settings, chosen, runs, options, decisions=decisions)))
+        click.echo("\n".join(_lines(settings, pools[0], runs, options, decisions=decisions)))
 
 
 # what is played
@@ -185,25 +185,30 @@ def _described(kind: str, flow: Flow, *, seed: int, lasts: float = 0.0, **detail
 # for whom
 
 
-def _pool(app: Celery, settings: Settings, name: str | None, options: dict[str, Any]) -> PoolSettings:
-    """Return the pool as it is set, with what the options change of it."""
+def _pools(app: Celery, settings: Settings, name: str | None, options: dict[str, Any]) -> list[PoolSettings]:
+    """Return the pool as it is set, with what the options change of it: once for each `target_wait`."""
     names = [pool.name for pool in settings.pools]
     if name is None and len(names) > 1:
         raise click.UsageError(f"there are pools {', '.join(names)}: say which")
     pool = settings.pool(name or names[0])
+    problems: list[str] = []
+    changed = [_changed(pool, options, target, problems) for target in options["targets"] or (pool.target_wait,)]
+    if problems:
+        raise SettingsError(dict.fromkeys(problems))
+    return [each if each.max_concurrency else _with_slots(app, settings, each) for each in changed]
+
+
+def _changed(pool: PoolSettings, options: dict[str, Any], target: float, problems: list[str]) -> PoolSettings:
     changes = {"min": "least", "max": "most", "max_concurrency": "slots", "idle_shutdown_after": "idle"}
     own = {option: options[said] for option, said in changes.items() if options[said] is not None}
     price = {} if options["price"] is None else {"hourly_price": options["price"]}
-    problems: list[str] = []
     where = f"pool {pool.name!r} as simulated"
-    good = read(PoolSettings, {"queues": pool.queues, **own}, where, problems)
+    good = read(PoolSettings, {"queues": pool.queues, "target_wait": target, **own}, where, problems)
     ec2 = dataclasses.replace(pool.ec2, **read(Ec2Options, price, where, problems))
     changed = dataclasses.replace(pool, **good, ec2=ec2)
     if not max(1, changed.min) <= changed.max:
         problems.append(f"{where}: option 'max' must be at least 'min' ({changed.min}) and 1, got {changed.max}")
-    if problems:
-        raise SettingsError(problems)
-    return changed if changed.max_concurrency else _with_slots(app, settings, changed)
+    return changed
 
 
 def _with_slots(app: Celery, settings: Settings, pool: PoolSettings) -> PoolSettings:
@@ -213,20 +218,19 @@ def _with_slots(app: Celery, settings: Settings, pool: PoolSettings) -> PoolSett
         raise BackendError(f"{exc}; say how many tasks a runner takes with --slots") from exc
 
 
-def _runs(settings: Settings, pool: PoolSettings, load: Load, options: dict[str, Any]) -> list[Run]:
-    names = {"boot", "boot_spread", "failed_boots", "interruptions"}
+def _runs(settings: Settings, pools: list[PoolSettings], load: Load, options: dict[str, Any]) -> list[Run]:
+    names = ("boot", "boot_spread", "failed_boots", "interruptions")
     conditions = Conditions(**{name: options[name] for name in names})
     limits = {"until": options["until"]} if options["until"] else {}
     policy, amount, runs = load_policy(settings.policy), amount_of(load()), []
-    for target in options["targets"] or (pool.target_wait,):
-        aimed = dataclasses.replace(pool, **read(PoolSettings, {"queues": pool.queues, "target_wait": target}, "", []))
+    for pool in pools:
         # A policy may remember what it saw: each run begins without memories.
         outcome = simulate(
-            load(), aimed, copy.deepcopy(policy), conditions=conditions, interval=settings.interval,
+            load(), pool, copy.deepcopy(policy), conditions=conditions, interval=settings.interval,
             seed=options["seed"], **limits,
         )  # fmt: skip
         slots, price = pool.max_concurrency or 1, pool.ec2.hourly_price
-        runs.append(Run(target_wait=target, slots=slots, price=price, amount=amount, outcome=outcome))
+        runs.append(Run(target_wait=pool.target_wait, slots=slots, price=price, amount=amount, outcome=outcome))
     return runs
 
 
