@@ -32,13 +32,13 @@ class Work:
         kept = math.exp(-elapsed / memory)
         return Work(seconds=self.seconds * kept + seconds, ended=self.ended * kept + ended)
 
-    def runtime(self, first: float, running: int) -> float:
-        """Estimate how long a task runs: the maximum likelihood for exponential runtimes, with `first` for one task.
+    def runtime(self, first: float) -> float:
+        """Estimate how long a task runs, those that still run included; `first` counts as one task seen.
 
-        Where fewer have ended than are running, nobody knows by how much these will outlast what they ran so far:
-        then it is at least that. Source: J. F. Lawless, Statistical Models and Methods for Lifetime Data, section 4.1.
+        The maximum likelihood for exponential runtimes under censoring: all time at work over all ends. Source:
+        J. F. Lawless, Statistical Models and Methods for Lifetime Data, 2nd edition, section 4.1.
         """
-        return (first + self.seconds) / (1.0 + max(self.ended, float(running)))
+        return (first + self.seconds) / (1.0 + self.ended)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +53,7 @@ class Experience:
     waiting: int = 0
     running: int = 0
     taken: int = 0
+    ended: int = 0
     spans: tuple[float, ...] = (0.0,) * SPANS
     span: float = 0.0
     span_at: float = 0.0
@@ -74,6 +75,7 @@ class Experience:
         ended = max(0, took - (running - self.running))
         seen |= self._arrivals(arrived, elapsed, now)
         if running or ended:
+            seen["ended"] = self.ended + ended
             seconds = (self.running + running) / 2 * elapsed
             seen["quick"] = self.quick.after(elapsed, QUICK, seconds=seconds, ended=ended)
             seen["slow"] = self.slow.after(elapsed, SLOW, seconds=seconds, ended=ended)
@@ -91,13 +93,13 @@ class Experience:
     @property
     def runtime(self) -> float:
         """Seconds that a task runs, as far as is known."""
-        slow = self.slow.runtime(FIRST_RUNTIME, self.running)
-        return max(slow, self.quick.runtime(slow, self.running))
+        slow = self.slow.runtime(FIRST_RUNTIME)
+        return max(slow, self.quick.runtime(slow))
 
     @property
-    def is_first(self) -> bool:
-        """Tell whether no task was seen to its end yet."""
-        return self.slow.ended < 1
+    def age(self) -> float | None:
+        """Seconds for which tasks run already, on average, as long as none was seen to its end; None from then on."""
+        return None if self.ended else self.slow.seconds / max(1, self.running)
 
     def _boots(self, boots: Iterable[float]) -> float:
         mean = self.boot

@@ -153,11 +153,27 @@ def _outlook(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> _O
 
 
 def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, now: float) -> int:
+    """Return how many runners more would find work once they are up.
+
+    Before any task has ended its runtime is a guess, and few are launched on a guess. But a task that runs for some
+    time already lasts for as long at least.
+    """
+    guess = _useful(pool, waiting, fleet, past, past.runtime, now)
+    if past.age is None or past.at is None or pool.target_wait == 0:
+        return guess
+    here = fleet.count(*CAPACITY) + fleet.unclear
+    known = _useful(pool, waiting, fleet, past, past.age, now) if past.age else 0
+    return max(known, min(guess, FIRST_RUNNERS - here))
+
+
+def _useful(
+    pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, runtime: float, now: float
+) -> int:
     """Return how many runners more it takes for all that waits when they are up to start within `target_wait` then.
 
     Slots that are there start one task each runtime; a new one starts one at once, and then so too.
     """
-    slots, runtime, boot, target = pool.max_concurrency or 1, past.runtime, past.boot, pool.target_wait
+    slots, boot, target = pool.max_concurrency or 1, past.boot, pool.target_wait
     coming = [min(boot, max(0.0, now - r.launched_at)) for r in fleet.runners if r.state is RunnerState.BOOTING]
     coming += [0.0] * fleet.unclear
     up = fleet.count(RunnerState.UP)
@@ -167,10 +183,7 @@ def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, n
         return 0
     here = slots * (up + len(coming))
     more = (left * runtime + past.steady * runtime * target - here * target) / (target + runtime)
-    missing = max(0, math.ceil(more / slots - ROUNDING))
-    if past.is_first and target > 0:
-        missing = min(missing, max(0, FIRST_RUNNERS - up - len(coming)))
-    return missing
+    return max(0, math.ceil(more / slots - ROUNDING))
 
 
 def _launch(pool: PoolSettings, fleet: Fleet, launch: int, plan: Plan, now: float) -> Plan:

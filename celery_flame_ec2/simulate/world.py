@@ -155,7 +155,7 @@ class _World:
         Where all is settled that is the first after the next event, and the one before it: a parent that looks each
         time would know that what it sees then is new. Infinity where nothing will ever happen again.
         """
-        idle = not (self._machines or self._queue or self._pool.min)
+        idle = not (self._machines or self._queue or self._pool.min) and self.outcome.rounds > 0
         if not idle and tick - self._changed_at <= self._settled:
             return tick
         due = min(self._next.arrival if self._next else math.inf, self._events[0][0] if self._events else math.inf)
