@@ -168,7 +168,9 @@ class Ec2Options:
         doc="tags on instances, volumes and interfaces",
     )
     root_volume: RootVolume | None = option(_root_volume, default=None, doc="size, type, iops, throughput, encrypted")
-    hourly_price: float | None = option(number(low=0, high=1000), default=None, doc="of one runner; not used yet")
+    hourly_price: float | None = option(
+        number(low=0, high=1000), default=None, doc="of one runner, for what `flame simulate` tells"
+    )
     allow_local_broker: bool = option(
         flag, default=False, doc="accept a broker URL on localhost, where runners share this machine's network"
     )
