@@ -272,21 +272,15 @@ class TestInterruptions:
         assert outcome.busy == 0
 
     def test_what_ran_comes_before_what_waits(self) -> None:
-        conditions = dataclasses.replace(EXACT, interruptions=20.0)
-        tasks = [Task(float(at), 100.0) for at in range(100)]
+        conditions = dataclasses.replace(EXACT, interruptions=10.0)
+        tasks = [Task(0.0, 300.0), Task(1.0, 300.0), Task(2.0, 300.0)]
 
-        outcome = play(tasks, keep(3), conditions=conditions, seed=1)
+        outcome = play(tasks, keep(1), conditions=conditions, seed=2)
 
-        assert outcome.interrupted > 0
+        began = {round(start - wait): start for start, wait in zip(outcome.starts, outcome.waits, strict=True)}
         assert outcome.rerun > 0
-        by_arrival = sorted((start - wait, start) for start, wait in zip(outcome.starts, outcome.waits, strict=True))
-        # All that were taken before a machine went are again among the first to be taken.
-        late = [
-            earlier
-            for (_, earlier), (_, later) in zip(by_arrival, by_arrival[1:], strict=False)
-            if earlier > later + NOTICE + 2 * 100 + 60
-        ]
-        assert late == []
+        assert began[0] > 60
+        assert began[0] <= began[1] < began[2]
 
     def test_a_shorter_task_ends_within_the_notice(self) -> None:
         conditions = dataclasses.replace(EXACT, interruptions=3600.0)
