@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/py
 SERVERS := openssl rabbitmq-server redis-server
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-launch bench-policy bench-queues chaos-launch endings soak clean
+.PHONY: demo test lint box bench-burst bench-confirm bench-launch bench-policy bench-queues chaos-launch endings soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -31,6 +31,10 @@ box: $(VENV)/.tools
 bench-burst: $(VENV)/.tools
 	.ci/debian $(SERVERS) $(GUESTS)
 	$(BIN)/python -m benchmarks.burst $(if $(JSON),--json $(JSON))
+
+bench-confirm: $(VENV)/.tools
+	.ci/debian $(SERVERS)
+	$(BIN)/python -m benchmarks.confirm $(if $(JSON),--json $(JSON))
 
 bench-launch: $(VENV)/.tools
 	.ci/debian $(SERVERS)

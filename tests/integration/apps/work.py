@@ -53,3 +53,11 @@ def letter() -> dict[str, Any] | None:
         "queues": list(parent.queues),
         "idle": parent.limits.idle_shutdown_after,
     }
+
+
+@app.task(name="work.timed")
+def timed(sent_at: float, seconds: float) -> None:
+    """Note how long it waited, take so long, note when it was done. Times are seconds since the epoch."""
+    waited = time.time() - sent_at
+    time.sleep(seconds)
+    note("timed", waited=waited, done_at=time.time())
