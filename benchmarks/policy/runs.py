@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.policy import oracle
@@ -89,7 +90,8 @@ def _row(load: str, contender: str, outcome: Outcome, cpu: float) -> Row:
 
 def play_all(jobs: Sequence[tuple[Setting, str, str]]) -> Iterator[Row]:
     """Yield the rows of all jobs (setting, load, contender) in their order; progress goes to stderr."""
-    with ProcessPoolExecutor(PROCESSES) as pool:
+    # Forked, so that what was changed before anything was imported holds there, too.
+    with ProcessPoolExecutor(PROCESSES, get_context("fork")) as pool:
         for number, row in enumerate(pool.map(play, *zip(*jobs, strict=True)), start=1):
             print(f"{number}/{len(jobs)} {row.load}: {row.contender} {row.cpu:.1f} s", file=sys.stderr, flush=True)
             yield row

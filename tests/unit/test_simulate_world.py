@@ -57,7 +57,7 @@ def play(tasks: list[Task], policy: Policy, pool: PoolSettings = POOL, **how: An
 
 
 def some_tasks(count: int, seed: int = 1) -> list[Task]:
-    source = random.Random(seed)  # noqa: S311  nothing secret is drawn
+    source = random.Random(seed)
     arrivals = sorted(source.uniform(0, 600) for _ in range(count))
     return [Task(arrival, source.choice([0.0, 0.1, 3.0, 60.0])) for arrival in arrivals]
 
@@ -66,7 +66,7 @@ class TestTasks:
     @pytest.mark.parametrize("interruptions", [0.0, 20.0])
     @pytest.mark.parametrize("failed_boots", [0.0, 0.5])
     def test_each_runs_to_its_end_once(self, interruptions: float, failed_boots: float) -> None:
-        tasks = some_tasks(500)
+        tasks = some_tasks(150)
         conditions = Conditions(interruptions=interruptions, failed_boots=failed_boots, boot=20.0)
 
         outcome = play(tasks, keep(4), conditions=conditions)
@@ -78,7 +78,7 @@ class TestTasks:
         assert min(outcome.waits) >= 0
 
     def test_they_start_in_the_order_of_their_arrivals(self) -> None:
-        outcome = play(some_tasks(300), keep(3))
+        outcome = play(some_tasks(100), keep(3))
 
         starts = sorted((start - wait, start) for start, wait in zip(outcome.starts, outcome.waits, strict=True))
         assert [start for _, start in starts] == sorted(outcome.starts)
@@ -257,7 +257,7 @@ class TestCordon:
 
         play([Task(0.0, 100.0)], script, pool)
 
-        assert [script.seen[at][0].running for at in (60.0, 62.0, 119.0, 120.0)] == [1, 1, 1, 0]
+        assert [script.seen[at][0].running for at in (60.0, 62.0, 119.0, 120.0, 161.0)] == [1, 1, 1, 0, 0]
 
 
 class TestInterruptions:
@@ -295,17 +295,17 @@ class TestTime:
     def test_the_same_seed_gives_the_same_and_another_does_not(self) -> None:
         def run(seed: int) -> Outcome:
             conditions = Conditions(interruptions=5.0, failed_boots=0.2)
-            return play(some_tasks(200), keep(3), conditions=conditions, seed=seed)
+            return play(some_tasks(80), keep(3), conditions=conditions, seed=seed)
 
         assert run(1) == run(1)
         assert run(1) != run(2)
 
     def test_what_is_settled_is_skipped_and_comes_out_the_same(self) -> None:
-        tasks = list(poisson(0.002, exponential(200.0), seconds=20_000.0, seed=5))
+        tasks = list(poisson(0.002, exponential(200.0), seconds=6_000.0, seed=5))
 
         each, some = (play(tasks, keep_busy, settled=settled, until=math.inf) for settled in (math.inf, 0.0))
 
-        assert some.rounds < each.rounds / 10
+        assert some.rounds < each.rounds / 5
         assert some.waits == each.waits
         assert some.billed == pytest.approx(each.billed)
         assert some.launches == each.launches
