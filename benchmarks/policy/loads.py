@@ -1,7 +1,8 @@
 """Which loads are the policies compared on?
 
 Poisson arrivals run exponentially long, as do the tasks of the daily curve and of the jump: runtimes vary, and the
-policy is told none. Bursts, floods and the mix run fixed times: these are batches of one kind of work.
+policy is told none. Bursts, floods and the mix run fixed times: these are batches of one kind of work. Recordings take
+weeks: there, who looks every second looks every five, for the table to be done in minutes.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ NASA = Path(__file__).parent / "traces" / "nasa-ipsc-1993.swf.gz"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """A load by name; `tasks` yields the same tasks each time it is called."""
+    """A load by name; `tasks` yields the same tasks each time it is called, `interval` is between looks at least."""
 
     name: str
     tasks: Callable[[], Iterable[Task]]
+    interval: float = 1.0
 
     def mean_runtime(self) -> float:
         """Return the mean runtime of its tasks, in seconds."""
@@ -35,8 +37,7 @@ class Load:
 
 def loads(traces: Iterable[Path] = ()) -> dict[str, Load]:
     """Return the loads by name; those of `traces`, in SWF or CSV, come last and are named as the files are."""
-    named: dict[str, Callable[[], Iterable[Task]]] = {
-        "nasa": lambda: read_trace(NASA),
+    described: dict[str, Callable[[], Iterable[Task]]] = {
         "burst 10,000 x 1 s": lambda: burst(10_000, fixed(1.0)),
         "burst 200 x 60 s": lambda: burst(200, fixed(60.0)),
         "burst 1,000,000 x 0.1 s": lambda: burst(1_000_000, fixed(0.1)),
@@ -52,5 +53,11 @@ def loads(traces: Iterable[Path] = ()) -> dict[str, Load]:
             2.0, jumping(exponential(1.0), exponential(10.0), at=HOUR), seconds=2 * HOUR, seed=7
         ),
     }
-    named |= {path.name: (lambda path=path: read_trace(path)) for path in traces}  # type: ignore[misc]
-    return {name: Load(name=name, tasks=tasks) for name, tasks in named.items()}
+    recorded = {"nasa": NASA, **{path.name: path for path in traces}}
+    found = [Load(name=name, tasks=tasks) for name, tasks in described.items()]
+    found += [Load(name=name, tasks=_reader(path), interval=5.0) for name, path in recorded.items()]
+    return {load.name: load for load in found}
+
+
+def _reader(path: Path) -> Callable[[], Iterable[Task]]:
+    return lambda: read_trace(path)

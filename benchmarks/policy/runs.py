@@ -67,7 +67,7 @@ def _simulated(setting: Setting, load: Load, contender: Contender) -> Outcome:
         dataclasses.replace(pool, **contender.pool),
         contender.make(load),
         conditions=Conditions(boot=setting.boot, cordoned_patience=contender.cordoned_patience),
-        interval=contender.interval,
+        interval=max(contender.interval, load.interval),
         settled=contender.settled,
         seed=SEED,
     )

@@ -192,7 +192,7 @@ class _World:
     def _arrive(self, task: Task) -> None:
         self._now, self._changed = task.arrival, True
         self._draw()
-        machine = None if self._queue else self._free_slot()
+        machine = self._free_slot()
         if machine is None:
             self._queue.append(task)
         else:

@@ -152,12 +152,20 @@ class TestMachines:
     def test_they_end_when_they_were_idle_for_long_enough(self) -> None:
         script = Script(at_0=launch(1))
 
-        play([Task(0.0, 1.0), Task(90.5, 1.0), Task(200.0, 1.0)], script, until=300.0)
+        play([Task(0.0, 1.0), Task(80.5, 1.0), Task(200.0, 1.0)], script, until=300.0)
 
-        # Idle from 61 to 90.5, that is for less than 30 s, and from 91.5 on.
-        assert script.states(121) == [RunnerState.UP]
-        assert script.states(122) == [RunnerState.ENDING]
-        assert script.states(125) == []
+        # Idle from 61 to 80.5, that is for less than 30 s, and from 81.5 on.
+        assert script.states(111) == [RunnerState.UP]
+        assert script.states(112) == [RunnerState.ENDING]
+        assert script.states(115) == []
+
+    def test_they_do_not_end_while_they_work(self) -> None:
+        script = Script(at_0=launch(1))
+
+        play([Task(0.0, 1.0), Task(80.5, 50.0)], script)
+
+        assert script.states(130) == [RunnerState.UP]
+        assert script.states(161) == [RunnerState.ENDING]
 
     def test_they_stay_where_idle_never_ends_them(self) -> None:
         script = Script(at_0=launch(1))
@@ -272,14 +280,15 @@ class TestInterruptions:
         assert outcome.busy == 0
 
     def test_what_ran_comes_before_what_waits(self) -> None:
-        conditions = dataclasses.replace(EXACT, interruptions=10.0)
+        conditions = dataclasses.replace(EXACT, interruptions=10.0, boot=NOTICE + 80.0)
+        # No other machine is up before the notice is over, and all wait.
         tasks = [Task(0.0, 300.0), Task(1.0, 300.0), Task(2.0, 300.0)]
 
-        outcome = play(tasks, keep(1), conditions=conditions, seed=2)
+        outcome = play(tasks, keep(1), conditions=conditions, seed=4)
 
         began = {round(start - wait): start for start, wait in zip(outcome.starts, outcome.waits, strict=True)}
-        assert outcome.rerun > 0
-        assert began[0] > 60
+        assert outcome.rerun == 2
+        assert began[0] > 200
         assert began[0] <= began[1] < began[2]
 
     def test_a_shorter_task_ends_within_the_notice(self) -> None:
