@@ -116,6 +116,12 @@ def test_what_is_left_out_is_counted(told: Told, file: io.StringIO) -> None:
     assert (recorder.counts.unknown, recorder.counts.dropped, recorder.open) == (3, 1, 1)
 
 
+@pytest.mark.parametrize("runtime", [None, -1, float("nan"), float("inf"), "1", [1]])
+def test_a_runtime_that_is_none_is_not_believed(runtime: Any, told: Told, file: io.StringIO) -> None:
+    told(("sent", 100, SENT), ("started", 105, {}), ("succeeded", 107, {"runtime": runtime}))
+    assert rows(file) == ["100.000,2.0000,video"]
+
+
 def test_memory_is_bounded_and_the_oldest_is_forgotten(told: Told, file: io.StringIO) -> None:
     recorder = told(*[("sent", 100 + n, {**SENT, "uuid": str(n)}) for n in range(30)], most_open=10)
     assert (recorder.open, recorder.counts.forgotten) == (10, 20)

@@ -110,6 +110,30 @@ def test_runs_stand_beside_each_other_on_the_same_axes() -> None:
     ticks = [[text.text for text in column.iter(f"{SVG}text") if text.get("text-anchor")] for column in columns]
     assert ticks[0] == ticks[1]
     assert columns[0].get("transform") != columns[1].get("transform")
+    for column in columns:  # those of the longer waits, 900 s
+        assert "Waiting of the tasks that start (min)" in [text.text for text in column.iter(f"{SVG}text")]
+        assert "15" in ticks[0]
+
+
+def heights_of(svg: ET.Element, run: int) -> list[float]:
+    """Return how high the area of the queue is, in pixels, from left to right."""
+    column = svg.findall(f"{SVG}g")[run]
+    area = next(path for path in column.iter(f"{SVG}path") if (path.get("d") or "").startswith("M70.0"))
+    heights = [float(y) for y in re.findall(r"(?:M[\d.]+ |V)([\d.]+)", (area.get("d") or "").split("L")[0])]
+    return [228 - y for y in heights]
+
+
+def test_nothing_is_drawn_after_the_end_of_a_run() -> None:
+    waits = outcome(moments=[Moment(0, 4, 0, 2, 0, 0)])
+    svg = ET.fromstring(picture([("", waits), ("", outcome(ended_at=5000.0, moments=waits.moments))], ""))
+    assert heights_of(svg, 0) == pytest.approx([4 / 4.2 * 140, 0], abs=0.1)
+    assert heights_of(svg, 1) == pytest.approx([4 / 4.2 * 140], abs=0.1)
+
+
+def test_a_peak_is_drawn_however_short_it_was() -> None:
+    moments = [Moment(0, 1, 0, 2, 0, 0), Moment(100, 50, 0, 2, 0, 0), Moment(100.1, 1, 0, 2, 0, 0)]
+    heights = heights_of(ET.fromstring(picture([("", outcome(moments=moments))], "")), 0)
+    assert heights == pytest.approx([140 / 52.5, 50 / 52.5 * 140, 140 / 52.5], abs=0.1)
 
 
 @settings(deadline=None)
