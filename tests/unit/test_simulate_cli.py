@@ -109,6 +109,13 @@ def test_of_a_recording_only_tasks_of_the_pool_are_played(tmp_path: Path) -> Non
     assert run["tasks"] == 2
 
 
+@pytest.mark.parametrize("command", ["simulate", "record"])
+def test_each_command_explains_itself(command: str) -> None:
+    ended = CliRunner().invoke(flame, [command, "--help"])
+    assert ended.exit_code == 0
+    assert ended.output.startswith(f"Usage: flame {command}")
+
+
 @pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_simulated_is_refused_with_the_remedy(words: tuple[str, ...], told: str) -> None:
     ended = asked(*words)
