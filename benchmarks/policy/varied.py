@@ -19,7 +19,7 @@ PACKAGE = "celery_flame_ec2"
 
 def numbers(path: Path) -> dict[str, float]:
     """Return the numbers that a module names at its top, in capitals."""
-    return {name: value.value for name, value in _assigned(ast.parse(path.read_text()))}
+    return {name: ast.literal_eval(value) for name, value in _assigned(ast.parse(path.read_text()))}
 
 
 class _Loader(SourceFileLoader):

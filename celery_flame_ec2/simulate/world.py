@@ -206,12 +206,15 @@ class _World:
         return None
 
     def _take(self, machine: _Machine, task: Task) -> None:
-        self._taken += 1
         self._busy += 1
         self._running += 1
         machine.active += 1
         machine.idle_since = None
         self._look_changed(machine)
+        self._begin(machine, task)
+
+    def _begin(self, machine: _Machine, task: Task) -> None:
+        self._taken += 1
         machine.runs[self._taken] = task
         self._later(self._now + task.runtime, self._done, (machine, self._taken, self._now))
 
@@ -221,14 +224,18 @@ class _World:
         if task is None:
             return  # its machine was taken away
         self._changed = True
-        self.outcome.waits.append(start - task.arrival)
-        self.outcome.starts.append(start)
-        self.outcome.busy += task.runtime
-        self._busy -= 1
-        self._running -= machine.state is not RunnerState.ENDING
-        machine.active -= 1
-        self._look_changed(machine)
-        self._offer(machine, 1)
+        outcome = self.outcome
+        outcome.waits.append(start - task.arrival)
+        outcome.starts.append(start)
+        outcome.busy += task.runtime
+        if self._queue and machine.state is RunnerState.UP:
+            self._begin(machine, self._queue.popleft())
+        else:
+            self._busy -= 1
+            self._running -= machine.state is not RunnerState.ENDING
+            machine.active -= 1
+            self._look_changed(machine)
+            self._offer(machine, 1)
 
     def _offer(self, machine: _Machine, slots: int) -> None:
         """Let so many free slots of a machine take what waits, or wait themselves."""

@@ -201,6 +201,17 @@ class TestMachines:
         assert script.states(160) == [RunnerState.ENDING]
         assert list(outcome.waits) == [60.0, 260.0 - 1.0]
 
+    def test_a_parent_learns_each_boot_once_and_what_was_taken(self) -> None:
+        script = Script(at_0=launch(1))
+        conditions = dataclasses.replace(EXACT, boot=100.0)
+
+        play([Task(0.0, 1.0), Task(1.0, 1.0), Task(105.0, 1.0)], script, conditions=conditions)
+
+        before, after, later = (script.seen[at][0].past for at in (99.0, 100.0, 110.0))
+        assert before.boot < after.boot < 100.0
+        assert later.boot == after.boot
+        assert (before.taken, after.taken, later.taken) == (0, 2, 3)
+
     def test_a_parent_sees_boots_as_they_happened(self) -> None:
         script = Script(at_0=launch(1))
 
@@ -248,6 +259,16 @@ class TestCordon:
 
         assert list(outcome.waits) == [3.0, 3.0, 4.0]
 
+    def test_taken_back_at_work_it_takes_no_more_than_it_has_slots_free(self) -> None:
+        ids = ("i-00000001",)
+        script = Script(
+            at_0=launch(1), at_61=Plan(cordon=ids, reason="cordon"), at_65=Plan(uncordon=ids, reason="uncordon")
+        )
+
+        outcome = play([Task(60.5, 10.0), Task(62.0, 1.0), Task(62.0, 1.0)], script)
+
+        assert list(outcome.waits) == [3.0, 4.0, 0.0]
+
     def test_one_whose_patience_ends_is_not_taken_back(self) -> None:
         ids = ("i-00000001",)
         script = Script(
@@ -290,6 +311,16 @@ class TestInterruptions:
         assert outcome.rerun == 2
         assert began[0] > 200
         assert began[0] <= began[1] < began[2]
+
+    def test_a_machine_that_must_end_for_two_reasons_ends_once(self) -> None:
+        conditions = dataclasses.replace(EXACT, interruptions=3600.0)
+        pool = dataclasses.replace(POOL, max_lifetime=60.0)
+        script = Script(at_0=launch(1))
+
+        outcome = play([Task(0.0, 110.0)], script, pool, conditions=conditions)
+
+        assert {demand.running for demand, _ in script.seen.values()} == {0, 1}
+        assert outcome.billed == 60 + 110 + 3
 
     def test_a_shorter_task_ends_within_the_notice(self) -> None:
         conditions = dataclasses.replace(EXACT, interruptions=3600.0)
