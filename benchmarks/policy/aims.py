@@ -18,8 +18,9 @@ BILL_RATIO = 0.5
 class Aims:
     """What came of the three aims.
 
-    `worse` are pairs of load and peer that is better than our default on mean waiting and bill both. `beaten` of the
-    `pairs` of peer and load are beaten on both by one of ours. `ratio` is the geometric mean over the loads of our
+    `worse` are pairs of load and peer that is better than our default on mean waiting or bill, and no worse on the
+    other. `beaten` of the `pairs` of peer and load wait longer and are billed more than one of ours: ties count
+    against us in both. `ratio` is the geometric mean over the loads of our
     bill over that of plain depth with idle 300 s, of ours the cheapest that waits no longer on average; `without` are
     the loads where none does: there our shortest target counts.
     """
@@ -40,7 +41,12 @@ class Aims:
 
 
 def beats(one: Row, other: Row) -> bool:
-    """Tell whether one run is better on mean waiting and bill both: no worse on either, and better on one."""
+    """Tell whether one run waits less on average and is billed less."""
+    return one.mean < other.mean and one.billed < other.billed
+
+
+def is_no_worse(one: Row, other: Row) -> bool:
+    """Tell whether one run is as good as the other on both, and better on one."""
     better = one.mean < other.mean or one.billed < other.billed
     return better and one.mean <= other.mean and one.billed <= other.billed
 
@@ -54,7 +60,7 @@ def judge(rows: Iterable[Row]) -> Aims:
     for load, here in by_load.items():
         ours, peers = [row for row in here if is_ours(row.contender)], peers_of(here)
         default = [row for row in ours if row.contender == DEFAULT]
-        worse += [(load, peer.contender) for peer in peers if any(beats(peer, row) for row in default)]
+        worse += [(load, peer.contender) for peer in peers if any(is_no_worse(peer, row) for row in default)]
         unbeaten += [(load, peer.contender) for peer in peers if not any(beats(row, peer) for row in ours)]
         pairs += len(peers)
     found = {load: _bill_ratio(here) for load, here in by_load.items()}

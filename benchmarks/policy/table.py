@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from benchmarks.policy import oracle
-from benchmarks.policy.aims import Aims, beats, peers_of
+from benchmarks.policy.aims import Aims, is_no_worse, peers_of
 from benchmarks.policy.contenders import is_ours
 from benchmarks.policy.runs import Row, Setting
 
@@ -28,7 +28,7 @@ def lines(setting: Setting, rows: Sequence[Row]) -> Iterator[str]:
                 f"{row.launches:>10}{row.peak:>6}"
             )
         for ours in filter(lambda row: is_ours(row.contender), here):
-            better = [peer.contender for peer in peers_of(here) if beats(peer, ours)]
+            better = [peer.contender for peer in peers_of(here) if is_no_worse(peer, ours)]
             yield f"  better than {ours.contender} on both: {'; '.join(better) or 'none'}"
 
 
