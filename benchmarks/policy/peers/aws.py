@@ -7,8 +7,8 @@ target for out and of 15 below nine tenths of it for in; out in proportion to th
 
 Assumed: the acceptable latency is 30 s, our own default; the mean time is that of the whole load, known beforehand,
 over the slots of an instance. No instance in service is counted as one (the documented division by zero would never
-scale out from none). "More gradually" is one instance for each minute that the alarm stays. No instance is ended while
-another warms up, which is until it is in service.
+scale out from none). "More gradually" is at most half of the instances for each minute that the alarm stays. None is
+ended while another warms up, which is until it is in service.
 """
 
 from __future__ import annotations
@@ -41,5 +41,5 @@ class TargetTracking:
         if self._above >= OUT_DATAPOINTS:
             wanted = max(wanted, math.ceil(up * backlog / target))
         elif self._below >= IN_DATAPOINTS and not look.booting:
-            wanted -= 1
-        return look.resize(max(0, wanted), f"{backlog:.2f} waiting an instance of {target:.2f}: {wanted}")
+            wanted = max(wanted // 2, math.ceil(up * backlog / target))
+        return look.resize(wanted, f"{backlog:.2f} waiting an instance of {target:.2f}: {wanted}")
