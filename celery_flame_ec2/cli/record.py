@@ -31,6 +31,7 @@ NO_EVENTS = (
     "no event of any task was heard: start the workers with -E, or set worker_send_task_events = True; with "
     "task_send_sent_event = True clients tell when they send"
 )
+DEAF = "the broker does not answer, and what happens meanwhile is not recorded"
 NOT_SENT = (
     "clients did not tell when they sent, so tasks arrive here when a worker received them, and their wait before that "
     "is not seen; set task_send_sent_event = True where tasks are sent"
@@ -50,7 +51,7 @@ def record(ctx: click.Context, file: Path, lasts: float | None, **_: Any) -> Non
     """
     app: Celery = ctx.obj.app
     queues = [queue for pool in settings_of(app).pools for queue in pool.queues]
-    with _new(file) as out, _stop_flag() as stopped:
+    with _written(file) as out, _stop_flag() as stopped:
         recorder = Recorder(out, queues, functools.partial(_queue_of, app))
         try:
             connection = _connected(app, recorder)
@@ -64,11 +65,14 @@ def record(ctx: click.Context, file: Path, lasts: float | None, **_: Any) -> Non
         click.echo(line, err=True)
 
 
-def _new(file: Path) -> TextIO:
+@contextlib.contextmanager
+def _written(file: Path) -> Iterator[TextIO]:
+    """Give a new file; a full disk is told as what it is."""
     try:
-        return file.open("x", encoding="utf-8", newline="")
+        with file.open("x", encoding="utf-8", newline="") as out:
+            yield out
     except OSError as exc:
-        raise TraceError(f"{file}: cannot be written: {exc.strerror}") from exc
+        raise TraceError(f"{file}: cannot be written: {exc.strerror or exc}") from exc
 
 
 @contextlib.contextmanager
@@ -92,8 +96,8 @@ def _hear(app: Celery, recorder: Recorder, first: Connection, out: TextIO, over:
             connection = connection or _connected(app, recorder)
             _drain(connection)
         except Exception as exc:  # noqa: BLE001  whatever a transport raises, the next connection hears again
-            click.echo(f"nothing is heard: {cause(exc, connection) if connection else exc}", err=True)
             if connection is not None:
+                click.echo(f"{DEAF}: {cause(exc, connection)}", err=True)
                 connection.release()
             connection = None
             time.sleep(PATIENCE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import signal
 import time
@@ -13,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.conftest import serve
+from tests.servers import RedisServer
 from tests.waiting import wait_until
 from tests.workers import Deployment, Program, one_line_error
 
@@ -115,3 +118,19 @@ def test_a_recording_without_events_says_how_to_have_them(live: Deployment) -> N
 def test_where_the_broker_does_not_answer_nothing_is_begun(work: Deployment, tmp_path: Path) -> None:
     assert "127.0.0.1:9/0: ConnectionError" in one_line_error(work.run("flame", "record", "load.csv"))
     assert not (tmp_path / "load.csv").exists()
+
+
+def test_a_recording_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
+    for redis in serve(RedisServer):
+        with Deployment(tmp_path, redis.url, flame_pools=POOLS) as live:
+            program = recording(live)
+            redis.restart()
+            program.says("the broker does not answer, and what happens meanwhile is not recorded")
+            live.worker("-E", "-c", "1")
+            sent = map(live.send, itertools.repeat("square"), itertools.count())
+            # The first may be done before it hears again.
+            wait_until(
+                lambda: next(sent) and lines_of(tmp_path / "load.csv"), what="a line after the restart", poll=0.5
+            )
+            program.signal(signal.SIGINT)
+            assert program.ends() == 0
