@@ -120,17 +120,19 @@ def test_where_the_broker_does_not_answer_nothing_is_begun(work: Deployment, tmp
     assert not (tmp_path / "load.csv").exists()
 
 
-def test_a_recording_goes_on_when_the_broker_is_back(tmp_path: Path) -> None:
-    for redis in serve(RedisServer):
-        with Deployment(tmp_path, redis.url, flame_pools=POOLS) as live:
-            program = recording(live)
-            redis.restart()
-            program.says("the broker does not answer, and what happens meanwhile is not recorded")
-            live.worker("-E", "-c", "1")
-            sent = map(live.send, itertools.repeat("square"), itertools.count())
-            # The first may be done before it hears again.
-            wait_until(
-                lambda: next(sent) and lines_of(tmp_path / "load.csv"), what="a line after the restart", poll=0.5
-            )
-            program.signal(signal.SIGINT)
-            assert program.ends() == 0
+@pytest.fixture
+def own_redis() -> Iterator[RedisServer]:
+    yield from serve(RedisServer)
+
+
+def test_a_recording_goes_on_when_the_broker_is_back(own_redis: RedisServer, tmp_path: Path) -> None:
+    with Deployment(tmp_path, own_redis.url, flame_pools=POOLS) as live:
+        program = recording(live)
+        own_redis.restart()
+        program.says("the broker does not answer, and what happens meanwhile is not recorded")
+        live.worker("-E", "-c", "1")
+        sent = map(live.send, itertools.repeat("square"), itertools.count())
+        # The first may be done before it hears again.
+        wait_until(lambda: next(sent) and lines_of(tmp_path / "load.csv"), what="a line after the restart", poll=0.5)
+        program.signal(signal.SIGINT)
+        assert program.ends() == 0
