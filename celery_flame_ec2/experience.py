@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 #: Seconds that tasks, and boots, are taken to last as long as none has been seen; the former counts as one task seen.
 FIRST_RUNTIME, FIRST_BOOT = 30.0, 60.0
@@ -67,7 +68,13 @@ class Experience:
 
         `boots` are the seconds that runners took which came up since the last look.
         """
-        seen = {"at": now, "waiting": waiting, "running": running, "taken": taken, "boot": self._boots(boots)}
+        seen: dict[str, Any] = {
+            "at": now,
+            "waiting": waiting,
+            "running": running,
+            "taken": taken,
+            "boot": self._boots(boots),
+        }
         if self.at is None or now <= self.at:
             return dataclasses.replace(self, **seen, span_at=now)
         elapsed, took = now - self.at, max(0, taken - self.taken)
@@ -107,7 +114,7 @@ class Experience:
             mean += BOOT_WEIGHT * (seconds - mean)
         return mean
 
-    def _arrivals(self, arrived: int, elapsed: float, now: float) -> dict[str, object]:
+    def _arrivals(self, arrived: int, elapsed: float, now: float) -> dict[str, Any]:
         kept = math.exp(-elapsed / LASTING)
         lasting = self.lasting * kept + (1 - kept) * arrived / elapsed
         over = int((now - self.span_at) / SPAN)

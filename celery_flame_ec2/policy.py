@@ -166,9 +166,7 @@ def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, n
     return max(known, min(guess, FIRST_RUNNERS - here))
 
 
-def _useful(
-    pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, runtime: float, now: float
-) -> int:
+def _useful(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, runtime: float, now: float) -> int:
     """Return how many runners more it takes for all that waits when they are up to start within `target_wait` then.
 
     Slots that are there start one task each runtime; a new one starts one at once, and then so too.
