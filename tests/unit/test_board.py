@@ -347,3 +347,8 @@ def test_orders_are_of_all_that_are_there_and_of_no_others(reader: Reader, cork:
     cork.broken = True
     with pytest.raises(OrderError, match="no answer"):
         reader.order(Order.CORDON, ["one"])
+    look(reader, clock)
+    asked = len(cork.asked)
+    with pytest.raises(OrderError, match="cannot be read"):
+        reader.order(Order.CORDON, ["one"])
+    assert len(cork.asked) == asked, "no round waits for it twice"
