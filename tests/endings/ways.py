@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -29,6 +30,8 @@ NOTICE = 90
 UNHEARD = 12.0
 #: The same where nothing depends on it.
 CUT_OFF = 1.5
+#: How often a runner is looked at for a moment at which it takes nothing more.
+TRIES = 10
 
 
 @dataclass(eq=False, kw_only=True)
@@ -158,14 +161,19 @@ class KillWorker(Way):
 
 
 class CutOff(Way):
-    """Stops every process first: no connection is closed, nothing is said. Only of runners that take nothing more at
-    the moment: what Redis hands to one that waits for work is gone, and that is known."""
+    """Stops every process first: no connection is closed, nothing is said. If possible of a runner that takes nothing
+    more at that moment: what Redis hands to one that waits for work is gone, and is counted apart."""
+
+    def __init__(self, cell: Cell, broker: Broker, client: Celery) -> None:
+        super().__init__(cell, broker, client)
+        self._tries: Counter[str] = Counter()
 
     def strike(self, runner: Runner, running: list[Entry]) -> bool:
         if not running:
             return False
         os.killpg(runner.pid, signal.SIGSTOP)
-        if self.broker.is_full(runner.id, slots=2):
+        self._tries[runner.id] += 1
+        if self._tries[runner.id] > TRIES or self.broker.is_full(runner.id, slots=2):
             return True
         os.killpg(runner.pid, signal.SIGCONT)
         return False
