@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_flame_ec2.board.base import Change, Pin
@@ -83,6 +83,7 @@ def cork() -> Cork:
 # words as names
 
 
+@settings(deadline=None)
 @given(
     state=st.sampled_from(RunnerState),
     active=st.integers(0, 10**6),
