@@ -71,6 +71,8 @@ def line(result: Result) -> str:
         f"{result.cell!s:<30}{result.endings:>8}{n.tasks:>7}{n.once:>7}{n.again:>7}{lost:>6}{n.begun:>13}{n.handed:>13}"
     )
     text += f"{returned:>11}{result.seconds:>5.0f} s"
+    if n.doubled:
+        text += f"  ({n.doubled} delivered twice)"
     if result.crashed:
         text += f"  ({result.crashed} workers crashed)"
     return text + (f"  BROKEN: {', '.join(result.broken)}" if result.broken else f"  {guarantee(result.cell).value}")
