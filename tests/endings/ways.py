@@ -92,7 +92,7 @@ class SingleUse(Itself):
 
 class Lifetime(Itself):
     def letter(self, runner_id: str) -> dict[str, Any]:
-        return {"limits": {**self.limits, "max_lifetime": random.uniform(2.0, 5.0)}}
+        return {"limits": {**self.limits, "max_lifetime": random.uniform(5.0, 10.0)}}
 
 
 class Sigterm(Way):
