@@ -55,9 +55,9 @@ class S3Board:
 
     def pin(self, pin: Pin) -> None:
         key = self._key(pin)
-        former, self._put = self._put, [*self._put[-_FORMER:], key]
+        self._put = [*self._put[-_FORMER:], key]
         self._ask("put_object", Key=key, Body=b"")
-        for each in former:
+        for each in self._put[:-1]:
             self._ask("delete_object", Key=each)
             self._put.remove(each)
 
