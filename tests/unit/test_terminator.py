@@ -89,7 +89,12 @@ class Request:
     def __init__(self, eta: float | None = None) -> None:
         self.id, self.eta, self.message, self.requeued = str(id(self)), eta, self, 0
 
+    @property
+    def acknowledged(self) -> bool:
+        return self.requeued > 0
+
     def requeue(self) -> None:
+        assert not self.acknowledged, "kombu raises MessageStateError, and the worker dies of it"
         self.requeued += 1
 
 
@@ -181,6 +186,20 @@ def test_what_waits_for_a_slot_goes_back_unless_the_runner_is_merely_idle(clock:
     at(watcher, clock, 100)
     assert [request.requeued for request in started] == [0, 0, 1]
     assert set(state.reserved_requests) == set(started[:2])
+
+
+def test_what_custody_gave_back_while_it_waited_for_a_slot_does_not_go_back_twice(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    running, given_back, waiting = held = [hold(), hold(), hold()]
+    consumer.controller.semaphore = LaxBoundedSemaphore(1)
+    for request in held:
+        consumer.controller.semaphore.acquire(held.index, request)
+    given_back.requeue()
+    at(watcher, clock, 100)
+    assert [request.requeued for request in held] == [0, 1, 1]
+    assert set(state.reserved_requests) == {running}
 
 
 def test_what_the_broker_sends_before_it_knows_goes_back_unless_the_runner_is_merely_idle(
