@@ -192,7 +192,7 @@ def test_what_custody_gave_back_while_it_waited_for_a_slot_does_not_go_back_twic
     clock: Clock, consumer: Consumer
 ) -> None:
     watcher = terminator(clock, consumer, max_lifetime=100.0)
-    running, given_back, waiting = held = [hold(), hold(), hold()]
+    running, given_back, _ = held = [hold(), hold(), hold()]
     consumer.controller.semaphore = LaxBoundedSemaphore(1)
     for request in held:
         consumer.controller.semaphore.acquire(held.index, request)
