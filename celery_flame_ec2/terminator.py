@@ -140,7 +140,7 @@ class Terminator:
 
     def _give_sign(self) -> None:
         """Give a sign of life, but for a worker that has only to leave: if its loop hangs, nothing else ends it."""
-        if self.phase is Phase.WORKING or state.reserved_requests:
+        if self.phase is Phase.WORKING or _held():
             self._pulse()
 
     def attach(self, consumer: Any) -> None:
@@ -155,7 +155,7 @@ class Terminator:
 
     def tick(self, now: float) -> None:
         """Look once, and go one step further towards the end if there is a reason to."""
-        held = len(state.reserved_requests)
+        held = _held()
         self._notice_quiet(held, now)
         self._notice_cordon(self._consumer)
         if self.phase is Phase.WORKING:
@@ -295,7 +295,7 @@ class Terminator:
             pool=self._letter.pool,
             owner=self._letter.owner,
             state=self._state,
-            active=len(state.reserved_requests),
+            active=_held(),
             taken=self._accepted,
             reason=self.ending.reason if self.ending is not None else "",
         )
@@ -367,6 +367,12 @@ class Terminator:
             return
         # The worker's own shutdown is under way already: this one only says why.
         self.phase, self.ending = Phase.STOPPED, Ending(reason=f"told by {sig}")
+
+
+def _held() -> int:
+    """Return how many tasks the worker has: Celery 5.4 forgets when it connects anew that those were reserved which
+    still run. Safe in any thread: the length of a set of Celery's is, what is in it is not."""
+    return max(len(state.reserved_requests), len(state.active_requests))
 
 
 def _consumes(consumer: Any) -> bool:

@@ -103,6 +103,7 @@ def _worker_state() -> Iterator[None]:
     yield
     state.should_stop = state.should_terminate = None
     state.reserved_requests.clear()
+    state.active_requests.clear()
     state.all_total_count[0] = 0
 
 
@@ -157,6 +158,20 @@ def test_a_task_that_slips_in_keeps_an_idle_runner(clock: Clock, consumer: Consu
     at(watcher, clock, 1)
     at(watcher, clock, IDLE - 1)
     assert watcher.phase is Phase.WORKING
+
+
+def test_a_task_that_runs_keeps_its_runner_also_when_celery_forgot_that_it_was_reserved(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher, running = terminator(clock, consumer), Request()
+    state.active_requests.add(running)
+    at(watcher, clock, IDLE)
+    at(watcher, clock, IDLE)
+    assert (watcher.phase, watcher.word().active) == (Phase.WORKING, 1)
+    watcher.tell("a test")
+    for _ in range(3):
+        at(watcher, clock, LOOK_AGAIN)
+    assert watcher.phase is Phase.DRAINING
 
 
 def test_it_does_not_exit_while_redis_may_yet_answer_with_a_task(clock: Clock, consumer: Consumer) -> None:
