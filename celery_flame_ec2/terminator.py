@@ -23,6 +23,7 @@ from .notices import Notice
 from .parent import Parent
 from .presence import BEAT, REPEAT, Voice, Word, say
 from .runner import RunnerState
+from .stragglers import release_stragglers
 
 logger = logging.getLogger(__name__)
 
@@ -415,6 +416,7 @@ class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, consumer: Any) -> None:
         """The worker connected."""
         if self._terminator is not None:
+            release_stragglers(consumer.connection)
             self._terminator.attach(consumer)
 
     def stop(self, _: Any) -> None:
