@@ -136,7 +136,7 @@ class Runner:
 
     @property
     def ending(self) -> bool:
-        return self.program.running and "idle" in self.story and "on" not in self.story[_last(self.story, "idle") :]
+        return "idle" in self.story and "on" not in self.story[_last(self.story, "idle") :]
 
     def left_work_behind(self) -> bool:
         """Tell whether it ended although it had received a task after the decision."""
