@@ -201,11 +201,7 @@ def test_a_recommendation_ends_a_runner_where_that_is_wished(late: Deployment, m
     assert "ending: rebalance recommendation (end_on_rebalance)" in runner.output
 
 
-@pytest.mark.parametrize("why", ["local", "disabled"])
-def test_metadata_is_not_asked_where_it_must_not_be(why: str, late: Deployment, metadata: FakeMetadata) -> None:
-    text = on_ec2(metadata, letter())
-    if why == "local":
-        text = dataclasses.replace(Parent.decode(text), backend="local").encode()
-    disabled = "true" if why == "disabled" else ""
-    assert child(late, text, AWS_EC2_METADATA_DISABLED=disabled).ends() == 0
+def test_metadata_is_not_asked_on_a_machine_of_ones_own(late: Deployment, metadata: FakeMetadata) -> None:
+    text = dataclasses.replace(Parent.decode(on_ec2(metadata, letter())), backend="local").encode()
+    assert child(late, text, AWS_EC2_METADATA_DISABLED="").ends() == 0
     assert metadata.requests == []
