@@ -134,7 +134,8 @@ class Service:
         for pool in self.pools:
             with self._going_on(f"pool {pool.settings.name}"):
                 self._round(pool, demands[pool.settings.name])
-        self._watch.tidy()
+        with self._going_on("words of runners that are gone"):
+            self._watch.tidy()
         with self._going_on("lease"):
             self._keep_notes()
 

@@ -23,6 +23,7 @@ from .notices import Notice
 from .parent import Parent
 from .presence import BEAT, REPEAT, Voice, Word, say
 from .runner import RunnerState
+from .stragglers import release_stragglers
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class Terminator:
 
     def _give_sign(self) -> None:
         """Give a sign of life, but for a worker that has only to leave: if its loop hangs, nothing else ends it."""
-        if self.phase is Phase.WORKING or state.reserved_requests:
+        if self.phase is Phase.WORKING or _held():
             self._pulse()
 
     def attach(self, consumer: Any) -> None:
@@ -155,7 +156,7 @@ class Terminator:
 
     def tick(self, now: float) -> None:
         """Look once, and go one step further towards the end if there is a reason to."""
-        held = len(state.reserved_requests)
+        held = _held()
         self._notice_quiet(held, now)
         self._notice_cordon(self._consumer)
         if self.phase is Phase.WORKING:
@@ -295,7 +296,7 @@ class Terminator:
             pool=self._letter.pool,
             owner=self._letter.owner,
             state=self._state,
-            active=len(state.reserved_requests),
+            active=_held(),
             taken=self._accepted,
             reason=self.ending.reason if self.ending is not None else "",
         )
@@ -369,6 +370,12 @@ class Terminator:
         self.phase, self.ending = Phase.STOPPED, Ending(reason=f"told by {sig}")
 
 
+def _held() -> int:
+    """Return how many tasks the worker has: Celery 5.4 forgets when it connects anew that those were reserved which
+    still run. Safe in any thread: the length of a set of Celery's is, what is in it is not."""
+    return max(len(state.reserved_requests), len(state.active_requests))
+
+
 def _consumes(consumer: Any) -> bool:
     """Tell whether the worker takes tasks, which remote control may have told it to do again."""
     tasks = consumer.task_consumer
@@ -389,7 +396,8 @@ def _waiting(consumer: Any) -> list[Any]:
     for request in requests:
         state.reserved_requests.discard(request)
         state.requests.pop(request.id, None)
-    return [request.message for request in requests]
+    # Custody may have given one back that waited too long, and left it where it stood.
+    return [request.message for request in requests if not request.message.acknowledged]
 
 
 class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -408,6 +416,7 @@ class TerminatorStep(bootsteps.StartStopStep):  # type: ignore[misc]
     def start(self, consumer: Any) -> None:
         """The worker connected."""
         if self._terminator is not None:
+            release_stragglers(consumer.connection)
             self._terminator.attach(consumer)
 
     def stop(self, _: Any) -> None:

@@ -54,9 +54,11 @@ class Folder:
                 _replace(self._orders, write_orders(change(self.cordoned())))
 
     def _found(self) -> Iterator[Pin]:
-        if not self._words.is_dir():
+        try:
+            files = os.scandir(self._words)
+        except FileNotFoundError:  # nobody has spoken yet
             return
-        with os.scandir(self._words) as files:
+        with files:
             for file in files:
                 if not file.name.startswith(".") and file.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError), Path(file.path).open("rb") as opened:

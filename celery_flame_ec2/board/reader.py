@@ -110,8 +110,10 @@ class Reader:
         """Let these runners take no more work, or take it again. They read it within seconds.
 
         Raises:
-            OrderError: it could not be written.
+            OrderError: it could not be written. Where the board is not to be read, that is said without asking it.
         """
+        if self._deaf:
+            raise OrderError(f"{self._board.place} cannot be read, so runners are told nothing over it")
         told = frozenset(runner_ids)
         here = {pin.runner_id for pin in self._pins} | told if self.since is not None else None
 

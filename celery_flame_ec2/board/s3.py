@@ -10,13 +10,12 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import boto3.session
 import botocore.session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ..errors import BoardError
+from ..s3 import open_client
 from .base import CONNECT_TIMEOUT, LISTING_TIMEOUT, MOST_BYTES, READ_TIMEOUT, Change, Pin, read_orders, write_orders
 
 #: How S3 says that the orders are what they were.
@@ -55,9 +54,9 @@ class S3Board:
 
     def pin(self, pin: Pin) -> None:
         key = self._key(pin)
-        former, self._put = self._put, [*self._put[-_FORMER:], key]
+        self._put = [*self._put[-_FORMER:], key]
         self._ask("put_object", Key=key, Body=b"")
-        for each in former:
+        for each in self._put[:-1]:
             self._ask("delete_object", Key=each)
             self._put.remove(each)
 
@@ -131,17 +130,10 @@ class S3Board:
 
 
 def _client(region: str | None, endpoint: str | None) -> Any:
-    config = Config(
-        connect_timeout=CONNECT_TIMEOUT,
-        read_timeout=READ_TIMEOUT,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        user_agent_extra="celery-flame-ec2",
-    )
     core = botocore.session.get_session()
     # Of each listed object the SDK would read a time that nobody needs: half of what a listing costs.
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     try:
-        make: Any = boto3.session.Session(botocore_session=core).client
-        return make("s3", region_name=region, endpoint_url=endpoint, config=config)
+        return open_client(region, endpoint, connect_timeout=CONNECT_TIMEOUT, read_timeout=READ_TIMEOUT, core=core)
     except (BotoCoreError, ValueError) as exc:
         raise BoardError(f"no S3 client for the board: {exc}") from exc

@@ -100,7 +100,8 @@ def _confirmed(watch: Watch, settings: Settings, order: Order, words: dict[str, 
                 ids = [runner_id for runner_id in left if words[runner_id].pool == pool]
                 watch.order(order, queues=settings.pool(pool).queues, runner_ids=ids)
         for runner_id in sorted(left):
-            if watch.words[runner_id].state is order.confirmed:
+            word = watch.words.get(runner_id)  # none any more of one that a parent found to be gone
+            if word is not None and word.state is order.confirmed:
                 left.discard(runner_id)
                 yield runner_id
         if left:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import boto3.session
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import LeaseError
+from ..s3 import open_client
 from .base import MARGIN, REQUEST_TIMEOUT, TTL, new_holder, read_notes
 
 #: Another parent wrote, or writes at this moment, or deleted.
@@ -119,15 +118,8 @@ class S3Store:
 
 
 def _client(region: str | None, endpoint: str | None) -> Any:
-    config = Config(
-        connect_timeout=REQUEST_TIMEOUT,
-        read_timeout=REQUEST_TIMEOUT,
-        retries={"total_max_attempts": 1, "mode": "standard"},
-        user_agent_extra="celery-flame-ec2",
-    )
     try:
-        make: Any = boto3.session.Session().client
-        return make("s3", region_name=region, endpoint_url=endpoint, config=config)
+        return open_client(region, endpoint, connect_timeout=REQUEST_TIMEOUT, read_timeout=REQUEST_TIMEOUT)
     except (BotoCoreError, ValueError) as exc:
         raise LeaseError(f"no S3 client for the lease: {exc}") from exc
 

@@ -76,7 +76,7 @@ class Box:
         self._signals.enter_context(_ending_signals())
         try:
             self._open()
-        except BaseException:
+        except BaseException:  # what was begun is undone, whatever interrupts it
             self.close()
             raise
         return self

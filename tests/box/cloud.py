@@ -83,7 +83,7 @@ class Cloud:
         self._thread.start()
         try:
             self._furnish()
-        except BaseException:
+        except BaseException:  # what was begun is undone, whatever interrupts it
             self.close()
             raise
 

@@ -97,7 +97,7 @@ class Hypervisor:
         while (job := self._work.get()) is not None:
             try:
                 job()
-            except Exception:
+            except Exception:  # the other instances go on
                 logger.exception("the box could not do what EC2 asked of it")
 
     def _boot(self, instance_id: str) -> None:

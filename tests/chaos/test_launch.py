@@ -269,10 +269,11 @@ class Launching(RuleBasedStateMachine):
 
 
 @pytest.fixture(autouse=True)
-def quiet() -> None:
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what nobody reads: a thousand schedules log a lot."""
-    logging.getLogger("celery_flame_ec2").setLevel(logging.ERROR)
-    logging.getLogger("celery_flame_ec2").propagate = False
+    log = logging.getLogger("celery_flame_ec2")
+    monkeypatch.setattr(log, "propagate", False)
+    monkeypatch.setattr(log, "level", logging.ERROR)
 
 
 def _played(number: int) -> Any:

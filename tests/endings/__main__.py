@@ -67,10 +67,10 @@ def line(result: Result) -> str:
     n = result.count
     lost = n.begun + n.handed + n.waiting
     returned = f"{result.returned:.1f} s" if result.returned is not None else "-"
-    text = (
-        f"{result.cell!s:<30}{result.endings:>8}{n.tasks:>7}{n.once:>7}{n.again:>7}{lost:>6}{n.begun:>13}{n.handed:>13}"
-    )
-    text += f"{returned:>11}{result.seconds:>5.0f} s"
+    text = f"{result.cell!s:<30}{result.endings:>8}{n.tasks:>7}{n.once:>7}{n.again + n.doubled:>7}{lost:>6}"
+    text += f"{n.begun:>13}{n.handed:>13}{returned:>11}{result.seconds:>5.0f} s"
+    if n.doubled:
+        text += f"  ({n.doubled} of them again at once)"
     if result.crashed:
         text += f"  ({result.crashed} workers crashed)"
     return text + (f"  BROKEN: {', '.join(result.broken)}" if result.broken else f"  {guarantee(result.cell).value}")

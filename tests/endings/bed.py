@@ -173,8 +173,11 @@ class Bed:
             runner.retired, runner.struck_at = True, now
             with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
                 os.kill(runner.pid, signal.SIGTERM)
-        elif runner.due(now) and self.way.strike(runner, on_runner(self.journal.running.values(), runner)):
-            self._struck(runner, now)
+        elif runner.due(now):
+            if self.way.strike(runner, on_runner(self.journal.running.values(), runner)):
+                self._struck(runner, now)
+            else:
+                runner.due_after += 0.1
 
     def _wait_for(self, runner: Runner, struck_at: float, now: float) -> None:
         if not runner.retired:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from abc import ABC, abstractmethod
@@ -52,22 +53,26 @@ class Broker(ABC):
 
 
 class LastingRedis(RedisServer):
-    """One that still has what it held after a restart."""
+    """One that still has what it held after a restart: told to stop, it writes all of it."""
 
     def command(self) -> Sequence[str]:
-        return [*super().command(), "--appendonly", "yes", "--appendfsync", "always"]
+        return [*super().command(), "--appendonly", "yes"]
 
 
 class RedisBroker(Broker):
     """Redis; what a runner holds stands under keys of its own."""
 
+    @functools.cached_property
+    def _client(self) -> Redis:
+        return Redis.from_url(self.url)
+
     def left(self, queue: str) -> int:
-        with Redis.from_url(self.url) as client:
-            return int(client.llen(queue)) + sum(int(client.hlen(key)) for key in client.scan_iter("flame:held:*"))
+        held = sum(int(self._client.hlen(key)) for key in self._client.scan_iter("flame:held:*"))
+        return int(self._client.llen(queue)) + held
 
     def held(self, runner_id: str) -> frozenset[str]:
-        with Redis.from_url(self.url) as client:
-            texts = [text for key in client.scan_iter(f"flame:held:*:{runner_id}") for text in client.hvals(key)]
+        keys = self._client.scan_iter(f"flame:held:*:{runner_id}")
+        texts = [text for key in keys for text in self._client.hvals(key)]
         return frozenset(str(json.loads(text)[0]["headers"]["id"]) for text in texts)
 
     def is_full(self, runner_id: str, slots: int) -> bool:

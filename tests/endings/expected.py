@@ -59,11 +59,13 @@ class Cell:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Count:
     """What became of a cell's tasks. `begun` are lost ones that a runner had begun, `handed` such as none ever had,
-    and Redis no more; `waiting` all other lost ones. `again` ran more than once."""
+    and Redis no more; `waiting` all other lost ones. `again` ran more than once, and `doubled` on two runners from the
+    same moment on."""
 
     tasks: int
     once: int
     again: int = 0
+    doubled: int = 0
     begun: int = 0
     handed: int = 0
     waiting: int = 0
@@ -92,6 +94,8 @@ def broken(cell: Cell, count: Count) -> list[str]:
         "handed": (count.handed, not cell.handed_over),
         "begun": (count.begun, holds is not Guarantee.RAN_LOST),
         "again": (count.again, holds is Guarantee.ONCE),
+        # SQS delivers at least once, and moto hands a message to two that ask for it at the same time
+        "doubled": (count.doubled, holds is Guarantee.ONCE and cell.broker != "sqs"),
     }
     return [f"{number} {name}" for name, (number, forbidden) in limits.items() if number and forbidden]
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from .expected import Count
 
+#: Seconds within which two starts of a task are of a message that was delivered twice.
+AT_ONCE = 1.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
@@ -73,23 +76,22 @@ def _entry(line: str) -> Entry:
 
 def count(sent: Iterable[str], entries: Iterable[Entry], deaths: Iterable[Death]) -> Count:
     """Count what became of the tasks that were sent."""
-    seen = _by_task(entries)
-    fates = [_fate(task, seen.get(task, {}), deaths) for task in sent]
-    numbers = {name: fates.count(name) for name in ("once", "again", "begun", "handed", "waiting")}
+    seen: dict[str, list[Entry]] = defaultdict(list)
+    for entry in entries:
+        seen[entry.task].append(entry)
+    fates = [_fate(task, seen.get(task, []), deaths) for task in sent]
+    numbers = {name: fates.count(name) for name in ("once", "again", "doubled", "begun", "handed", "waiting")}
     return Count(tasks=len(fates), **numbers)
 
 
-def _by_task(entries: Iterable[Entry]) -> Mapping[str, Mapping[str, int]]:
-    seen: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for entry in entries:
-        seen[entry.task][entry.word] += 1
-    return seen
-
-
-def _fate(task: str, seen: Mapping[str, int], deaths: Iterable[Death]) -> str:
-    if seen.get("end"):
-        return "once" if seen["start"] == seen["end"] == 1 else "again"
-    if seen.get("accepted") or seen.get("start"):
+def _fate(task: str, entries: Iterable[Entry], deaths: Iterable[Death]) -> str:
+    starts = [entry.at for entry in entries if entry.word == "start"]
+    ends = [entry.at for entry in entries if entry.word == "end"]
+    if len(starts) > 1 and ends and max(starts) - min(starts) <= AT_ONCE:
+        return "doubled"
+    if ends:
+        return "once" if len(starts) == len(ends) == 1 else "again"
+    if entries:
         return "begun"
     known = [death.held for death in deaths if death.held is not None]
     return "handed" if known and not any(task in held for held in known) else "waiting"

@@ -16,10 +16,10 @@ from .world import World
 #: How many endings there are in each cell.
 ENDINGS = int(os.environ.get("ENDINGS", "4"))
 CELLS = """
-    redis/early/idle redis/late/told redis/early/single-use redis/late/lifetime redis/early/spot redis/late/sigterm
+    redis/early/idle redis/late/told redis/early/single-use redis/early/spot redis/late/sigterm
     redis/early/broker-restart redis/late/kill-process redis/early/kill-worker redis/late/kill-worker
     redis/early/cut-off redis/late/cut-off
-    rabbitmq/late/idle rabbitmq/early/told rabbitmq/late/single-use rabbitmq/early/lifetime rabbitmq/late/spot
+    rabbitmq/late/idle rabbitmq/early/told rabbitmq/early/lifetime
     rabbitmq/late/broker-restart rabbitmq/early/kill-process rabbitmq/late/kill-worker
     sqs/early/idle sqs/late/told sqs/late/kill-worker
 """

@@ -31,6 +31,8 @@ def test_every_graceful_ending_promises_one_run_on_every_broker() -> None:
         ("redis/early/idle", Count(tasks=9, once=9), []),
         ("redis/early/idle", Count(tasks=9, once=8, again=1), ["1 again"]),
         ("sqs/late/told", Count(tasks=9, once=8, begun=1), ["1 begun"]),
+        ("sqs/late/told", Count(tasks=9, once=8, doubled=1), []),
+        ("redis/late/told", Count(tasks=9, once=8, doubled=1), ["1 doubled"]),
         ("sqs/late/broker-restart", Count(tasks=9, once=8, again=1), []),
         ("sqs/early/broker-restart", Count(tasks=9, once=8, begun=1), ["1 begun"]),
         ("redis/late/kill-worker", Count(tasks=9, once=5, again=4), []),
@@ -50,11 +52,12 @@ def test_each_task_has_one_fate() -> None:
     journal = entries(
         "start once a 1", "accepted once a 1", "end once a 2",
         "start again a 1", "start again b 3", "end again b 4",
+        "start doubled a 1", "start doubled b 1.5", "end doubled a 2", "end doubled b 2",
         "accepted begun a 1",
     )  # fmt: skip
     dead = [Death(runner="a", at=1.5, known_at=2.0, held=frozenset({"waiting"}))]
-    fates = count(["once", "again", "begun", "handed", "waiting"], journal, dead)
-    assert fates == Count(tasks=5, once=1, again=1, begun=1, handed=1, waiting=1)
+    fates = count(["once", "again", "doubled", "begun", "handed", "waiting"], journal, dead)
+    assert fates == Count(tasks=6, once=1, again=1, doubled=1, begun=1, handed=1, waiting=1)
 
 
 def test_what_is_lost_where_no_broker_says_who_held_it_was_waiting() -> None:

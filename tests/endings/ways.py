@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -29,6 +30,8 @@ NOTICE = 90
 UNHEARD = 12.0
 #: The same where nothing depends on it.
 CUT_OFF = 1.5
+#: How often a runner is looked at for a moment at which it takes nothing more.
+TRIES = 10
 
 
 @dataclass(eq=False, kw_only=True)
@@ -89,7 +92,7 @@ class SingleUse(Itself):
 
 class Lifetime(Itself):
     def letter(self, runner_id: str) -> dict[str, Any]:
-        return {"limits": {**self.limits, "max_lifetime": random.uniform(2.0, 5.0)}}
+        return {"limits": {**self.limits, "max_lifetime": random.uniform(5.0, 10.0)}}
 
 
 class Sigterm(Way):
@@ -114,6 +117,7 @@ class Spot(Way):
     def __init__(self, cell: Cell, broker: Broker, client: Celery) -> None:
         super().__init__(cell, broker, client)
         self.metadata = FakeMetadata()
+        self.metadata.handle_error = lambda *_: None  # a runner that ends does not wait for an answer
         threading.Thread(target=self.metadata.serve_forever, args=(0.05,), daemon=True).start()
 
     def letter(self, runner_id: str) -> dict[str, Any]:
@@ -158,14 +162,19 @@ class KillWorker(Way):
 
 
 class CutOff(Way):
-    """Stops every process first: no connection is closed, nothing is said. Only of runners that take nothing more at
-    the moment: what Redis hands to one that waits for work is gone, and that is known."""
+    """Stops every process first: no connection is closed, nothing is said. If possible of a runner that takes nothing
+    more at that moment: what Redis hands to one that waits for work is gone, and is counted apart."""
+
+    def __init__(self, cell: Cell, broker: Broker, client: Celery) -> None:
+        super().__init__(cell, broker, client)
+        self._tries: Counter[str] = Counter()
 
     def strike(self, runner: Runner, running: list[Entry]) -> bool:
         if not running:
             return False
         os.killpg(runner.pid, signal.SIGSTOP)
-        if self.broker.is_full(runner.id, slots=2):
+        self._tries[runner.id] += 1
+        if self._tries[runner.id] > TRIES or self.broker.is_full(runner.id, slots=2):
             return True
         os.killpg(runner.pid, signal.SIGCONT)
         return False

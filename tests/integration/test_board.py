@@ -150,6 +150,17 @@ def test_an_s3_that_does_not_know_the_bucket_or_does_not_answer_is_an_error_in_w
                 asked()
 
 
+def test_a_word_replaces_the_former_ones_also_after_many_that_s3_did_not_answer(aws_url: str) -> None:
+    board = S3Board(BUCKET, "board", region=REGION, endpoint=aws_url)
+    for count in range(30):
+        with pytest.raises(BoardError):
+            board.pin(Pin(runner_id="r", text=f"{count}.a"))
+    bucket(aws_url)
+    for count in (30, 31):
+        board.pin(Pin(runner_id="r", text=f"{count}.a"))
+        assert board.pins() == [Pin(runner_id="r", text=f"{count}.a")]
+
+
 def test_deployments_in_one_bucket_are_apart_whatever_their_owners_are_called(aws_url: str) -> None:
     bucket(aws_url)
     owners = ["a", "a/b", "a.board/words/b"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
@@ -13,10 +13,12 @@ import pytest
 
 from celery_flame_ec2.cli.child import node_name
 from celery_flame_ec2.parent import Parent
+from celery_flame_ec2.queues import measure
+from tests.nursery import Nursery
 from tests.servers import RedisServer
 from tests.unit.test_imds import FakeMetadata
 from tests.waiting import wait_until
-from tests.workers import Deployment
+from tests.workers import PATIENCE, Deployment
 
 from .test_child import child, letter
 
@@ -73,6 +75,59 @@ def test_sigterm_gives_a_task_back_that_does_not_finish_in_time(
     runner.says(r"1 tasks did not finish within 1 s \(shutdown_timeout\)")
     runner.ends()
     assert waiting(redis_server) == 3
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("broker", ["rabbitmq", "sqs"])
+def test_a_runner_told_to_end_finishes_one_task_and_gives_back_what_waits_or_is_due_later(
+    broker: str, pool: str, request: pytest.FixtureRequest, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    url = str(request.getfixturevalue({"rabbitmq": "rabbit_url", "sqs": "sqs_url"}[broker]))
+    queue, released = unique_name("drain"), tmp_path / "released"
+    with Nursery(tmp_path / "nursery") as nursery, Deployment(tmp_path, url, task_default_queue=queue) as work:
+        for number in range(2):
+            work.send("square", number, countdown=600, queue=queue)
+        work.send("hold", 0, str(released), queue=queue)
+        text = letter(queue, options={"pool": pool}, idle_shutdown_after=PATIENCE)
+        runner = nursery.start(work, "runner", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="runner")
+        wait_until(lambda: work.noted("holding"), what="the task running", timeout=PATIENCE)
+        work.send("square", 2, queue=queue)
+        runner.signal(signal.SIGTERM)
+        runner.says("flame: ending: told by SIGTERM")
+        released.touch()
+        assert runner.ends() == 0
+        with work.client.connection_for_read() as connection:
+            depth = measure(connection, [queue]).depths[queue]
+        assert work.numbers("held") == [0]
+        assert depth.waiting + (depth.held or 0) + len(work.numbers("square")) == 3
+
+
+@pytest.mark.parametrize("broker", ["redis_url", "rabbit_url"])
+def test_what_waits_for_a_slot_runs_elsewhere_as_soon_as_its_runner_is_told_to_end(
+    broker: str, request: pytest.FixtureRequest, tmp_path: Path, unique_name: Callable[[str], str]
+) -> None:
+    queue, released = unique_name("slot"), tmp_path / "released"
+    url = str(request.getfixturevalue(broker))
+    with Nursery(tmp_path / "nursery") as nursery, Deployment(tmp_path, url, task_default_queue=queue) as work:
+        work.send("hold", 0, str(released), queue=queue)
+        work.send("square", 1, queue=queue)
+        ids = {
+            "FLAME_PARENT": letter(
+                queue, options={"prefetch_multiplier": 2}, idle_shutdown_after=PATIENCE, shutdown_timeout=PATIENCE
+            )
+        }
+        first = nursery.start(work, "first", "flame", "child", **ids, FLAME_RUNNER_ID="first")
+        first.says(r"Task work\.square\S+ received")
+        first.signal(signal.SIGTERM)
+        first.says("flame: ending: told by SIGTERM")
+        second = nursery.start(work, "second", "flame", "child", **ids, FLAME_RUNNER_ID="second")
+        wait_until(lambda: work.noted("square"), what="the task that waited", timeout=PATIENCE)
+        assert (work.noted("square")[0]["runner"], work.noted("held")) == ("second", [])
+        released.touch()
+        assert first.ends() == 0
+        second.signal(signal.SIGTERM)
+        assert second.ends() == 0
+        assert (work.numbers("held"), work.numbers("square")) == ([0], [1])
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -146,11 +201,7 @@ def test_a_recommendation_ends_a_runner_where_that_is_wished(late: Deployment, m
     assert "ending: rebalance recommendation (end_on_rebalance)" in runner.output
 
 
-@pytest.mark.parametrize("why", ["local", "disabled"])
-def test_metadata_is_not_asked_where_it_must_not_be(why: str, late: Deployment, metadata: FakeMetadata) -> None:
-    text = on_ec2(metadata, letter())
-    if why == "local":
-        text = dataclasses.replace(Parent.decode(text), backend="local").encode()
-    disabled = "true" if why == "disabled" else ""
-    assert child(late, text, AWS_EC2_METADATA_DISABLED=disabled).ends() == 0
+def test_metadata_is_not_asked_on_a_machine_of_ones_own(late: Deployment, metadata: FakeMetadata) -> None:
+    text = dataclasses.replace(Parent.decode(on_ec2(metadata, letter())), backend="local").encode()
+    assert child(late, text, AWS_EC2_METADATA_DISABLED="").ends() == 0
     assert metadata.requests == []

@@ -79,7 +79,12 @@ class World:
         settings = self.settings()
         grounds = [
             Ground(
-                pool=pool, owner=OWNER, region=REGION, account=account, role=ROLE, lease=self.lease_url,
+                pool=pool,
+                owner=OWNER,
+                region=REGION,
+                account=account,
+                role=ROLE,
+                lease=self.lease_url,
                 board=f"{self.lease_url}.board",
             )
             for pool in settings.pools

@@ -30,9 +30,10 @@ from .test_child import letter
 
 ROUNDS = int(os.environ.get("RACE_ROUNDS", "12"))
 INFINITE = float("inf")
-#: Seconds a runner may be idle; a task takes, so that each look at a runner that has one finds it; a byte is under way
+#: Seconds a runner may be idle, longer with its server far away: a busy machine's answers take long, and one that ends
+#: before the first does no work; a task takes, so that each look at a runner that has one finds it; a byte is under way
 #: to a server far away; a slow log takes for a line; and between two looks of ours at a log.
-IDLE, TASK, FAR, SLOW, POLL = 0.3, 0.8, 0.02, 0.04, 0.002
+IDLE, IDLE_FAR, TASK, FAR, SLOW, POLL = 0.3, 1.5, 0.8, 0.02, 0.04, 0.002
 #: Seconds it may take from the decision until the worker is gone, on an idle machine.
 SHUTDOWN = 3.0
 #: What is aimed at, as seconds from the decision: just before it; until consuming stops, the log or the server being
@@ -135,7 +136,7 @@ class Runner:
 
     @property
     def ending(self) -> bool:
-        return self.program.running and "idle" in self.story and "on" not in self.story[_last(self.story, "idle") :]
+        return "idle" in self.story and "on" not in self.story[_last(self.story, "idle") :]
 
     def left_work_behind(self) -> bool:
         """Tell whether it ended although it had received a task after the decision."""
@@ -156,7 +157,8 @@ class Course:
         self.rounds: list[Round] = []
         self._nursery, self._queue = nursery, queue
         self._conf = {**work.conf, "broker_url": far_url if lane.far else work.conf["broker_url"]}
-        self._quiet_at, self._gap = 0.0, IDLE + 1.2 * TICK
+        self._idle = IDLE_FAR if lane.far else IDLE
+        self._quiet_at, self._gap = 0.0, self._idle + 1.2 * TICK
 
     def run(self, aims: Sequence[float]) -> None:
         """Send one task for each aim, seconds from the runner's next decision."""
@@ -188,7 +190,7 @@ class Course:
 
     def _start(self) -> None:
         name = f"{self._queue}-{len(self.runners)}"
-        environ = {"FLAME_PARENT": letter(self._queue, idle_shutdown_after=IDLE), "FLAME_RUNNER_ID": name}
+        environ = {"FLAME_PARENT": letter(self._queue, idle_shutdown_after=self._idle), "FLAME_RUNNER_ID": name}
         environ |= {"WORK_CONF": json.dumps(self._conf), "WORK_SLOW": str(SLOW if self.lane.slow else 0)}
         started = self._nursery.start(self.work, name, "flame", "child", **environ)
         self.runners.append(Runner(started))
@@ -208,7 +210,7 @@ class Course:
         sent_at = time.time()
         self.work.send("mark", number, TASK, queue=self._queue)
         published_at = time.time()
-        began_at, ran_on = wait_until(lambda: self._began(number), what=f"task {number}", timeout=PATIENCE)
+        began_at, ran_on = wait_until(lambda: self._began(number), what=f"task {number}", timeout=2 * PATIENCE)
         runner.look()
         decided_at = runner.decided[before] if len(runner.decided) > before else INFINITE
         self._learn(began_at, ran_on, decided_at)
@@ -252,7 +254,9 @@ class Course:
         wrong += [f"{r.program.name} ended with a task in its hands" for r in self.runners if r.left_work_behind()]
         if left := self._left_over():
             wrong.append(f"{left} messages are left, which will run a second time")
-        if not self.lane.neighbour:
+        # A broker with acknowledgements delivers before it confirms a cancel. Of Redis, what was asked for and comes
+        # after the cancel goes back to the queue; only a slow log gives it time.
+        if not self.lane.neighbour and (self.lane.slow or "amqp" in str(self.work.conf["broker_url"])):
             late = [each for each in self.rounds if each.published_at < each.decided_at and each.ran_on != each.raced]
             wrong += [f"{each.raced} did not take a task published before it decided" for each in late]
         return [f"{self.lane.name}: {each}" for each in wrong]
@@ -335,7 +339,7 @@ def test_a_single_use_runner_takes_one_task_for_each_slot_while_more_are_on_thei
     with (
         Nursery(tmp_path / "nursery") as nursery,
         SlowLink(server.port, delay=FAR) as link,
-        Deployment(tmp_path, server.url, app=APP) as work,
+        Deployment(tmp_path, server.url, app=APP, task_acks_late=False) as work,
     ):
         conf = json.dumps({**work.conf, "broker_url": by_way_of(link, server)})
         text = letter(queue, concurrency=2, single_use=True, idle_shutdown_after=PATIENCE)

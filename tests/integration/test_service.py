@@ -29,7 +29,7 @@ def burst(work: Deployment, queue: str, *, tasks: int = 60) -> None:
         server.says(r" ended: ", times=2)
         work.has_runners(0)
     assert watch.most == 2
-    assert server.output.count(" ended: ") == len(watch.seen)
+    wait_until(lambda: server.output.count(" ended: ") == len(watch.seen), what="a line for each runner that ended")
     assert "launch failed" not in server.output
     assert all(entry["runner"] for entry in work.noted("square"))
     server.signal(signal.SIGTERM)

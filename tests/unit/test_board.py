@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from celery_flame_ec2.board.base import Change, Pin
@@ -83,6 +83,7 @@ def cork() -> Cork:
 # words as names
 
 
+@settings(deadline=None)
 @given(
     state=st.sampled_from(RunnerState),
     active=st.integers(0, 10**6),
@@ -347,3 +348,8 @@ def test_orders_are_of_all_that_are_there_and_of_no_others(reader: Reader, cork:
     cork.broken = True
     with pytest.raises(OrderError, match="no answer"):
         reader.order(Order.CORDON, ["one"])
+    look(reader, clock)
+    asked = len(cork.asked)
+    with pytest.raises(OrderError, match="cannot be read"):
+        reader.order(Order.CORDON, ["one"])
+    assert len(cork.asked) == asked, "no round waits for it twice"

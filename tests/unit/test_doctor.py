@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from celery_flame_ec2.backends.ec2.clients import Clients, Place, Refused
 from celery_flame_ec2.backends.ec2.recipe import Rung
 from celery_flame_ec2.backends.ec2.refusals import Meaning, Refusal
 from celery_flame_ec2.cli.doctor import exit_code, lines
-from celery_flame_ec2.config import Ec2Options, PoolSettings
+from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.doctor import app as habit
 from celery_flame_ec2.doctor import broker, env
 from celery_flame_ec2.doctor.app import Habits
@@ -632,6 +633,16 @@ def test_a_line_holds_what_was_seen_and_below_it_the_remedy() -> None:
 def test_marks_are_plain_where_the_terminal_has_no_others() -> None:
     assert lines(ok("image", "ünter"), "ascii") == ["+ image: \\xfcnter"]
     assert lines(failed("image", "gone", "look"), "latin-1")[0] == "x image: gone"
+
+
+def test_a_board_is_read_where_there_is_one(tmp_path: Path) -> None:
+    assert list(broker.board(Settings())) == []
+    settings = Settings(board=tmp_path.as_uri())
+    (found,) = broker.board(settings)
+    assert (found.verdict, str(tmp_path) in found.seen) == (OK, True)
+    (tmp_path / "words").touch()
+    (found,) = broker.board(settings)
+    assert (found.verdict, "Not a directory" in found.seen) == (WARNING, True)
 
 
 # all of it

@@ -113,15 +113,21 @@ def test_what_a_task_says_of_itself_holds(make: Callable[..., None], late: bool,
 
 
 @of_every_kind
-def test_each_of_the_two_is_decided_by_itself(make: Callable[..., None]) -> None:
+@pytest.mark.parametrize(
+    ("said", "holds"),
+    [
+        ({"acks_late": True}, (True, True)),
+        ({"acks_late": False}, (False, True)),
+        ({"reject_on_worker_lost": False}, (True, False)),
+    ],
+)
+def test_each_of_the_two_is_decided_by_itself(
+    make: Callable[..., None], said: dict[str, bool], holds: tuple[bool, bool]
+) -> None:
     app = new_app()
-    make(app, acks_late=True)
-    acknowledge_late(app)
-    assert ways(app) == (True, True)
-    other = new_app()
-    make(other, reject_on_worker_lost=False)
-    assert "t" in acknowledge_late(other)
-    assert ways(other) == (True, False)
+    make(app, **said)
+    assert ("t" in acknowledge_late(app)) == ("acks_late" not in said)
+    assert ways(app) == holds
 
 
 def by_attribute(**conf: Any) -> Celery:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from typing import Any
 
@@ -99,3 +100,31 @@ def test_a_default_that_the_user_wrote_down_is_chosen() -> None:
     assert not is_chosen(app, "worker_prefetch_multiplier")
     app.conf.worker_prefetch_multiplier = 4
     assert is_chosen(app, "worker_prefetch_multiplier")
+
+
+EC2 = {
+    "app": "proj", "s3_bundle_url": "s3://releases/proj/1.tar.gz", "image_id": "ami-11111111",
+    "subnet_id": "subnet-11111111", "security_group_id": "sg-11111111",
+}  # fmt: skip
+
+
+def board(broker: str, backend: str = "ec2", ec2: Any = None, **flame: Any) -> str:
+    app = Celery("proj", broker=broker, set_as_current=False)
+    pools = {"video": {"queues": "video", **(EC2 | (ec2 or {}) if backend == "ec2" else {})}}
+    values = {"owner": "shop@eu/1", "pools": pools, "backend": backend, **flame}
+    app.conf.update({f"flame_{name}": value for name, value in values.items()})
+    return settings_of(app).board
+
+
+@pytest.mark.parametrize("broker", ["redis://h.internal/0", "amqp://h.internal//", "memory://"])
+def test_a_broker_that_carries_words_has_no_board(broker: str) -> None:
+    assert board(broker, "local") == ""
+
+
+@pytest.mark.parametrize("broker", ["sqs://", "sqla+postgresql://h.internal/db"])
+def test_where_the_broker_carries_no_words_the_board_is_beside_the_lease(broker: str) -> None:
+    assert board(broker) == "s3://releases/flame/lease/shop%40eu/1.board"
+    assert board(broker, lease="redis://h/0", ec2={"region": "eu-west-1"}).endswith("1.board?region=eu-west-1")
+    here = board(broker, lease="s3://leases/a%b?c", ec2={"s3_service_endpoint": "http://h:1/"})
+    assert here == "s3://leases/a%25b%3Fc.board?endpoint=http%3A%2F%2Fh%3A1%2F"
+    assert re.fullmatch(r"file:///\S+/celery-flame-\d+/shop%40eu-1\.board", board(broker, "local"))

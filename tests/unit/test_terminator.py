@@ -89,7 +89,12 @@ class Request:
     def __init__(self, eta: float | None = None) -> None:
         self.id, self.eta, self.message, self.requeued = str(id(self)), eta, self, 0
 
+    @property
+    def acknowledged(self) -> bool:
+        return self.requeued > 0
+
     def requeue(self) -> None:
+        assert not self.acknowledged, "kombu raises MessageStateError, and the worker dies of it"
         self.requeued += 1
 
 
@@ -98,6 +103,7 @@ def _worker_state() -> Iterator[None]:
     yield
     state.should_stop = state.should_terminate = None
     state.reserved_requests.clear()
+    state.active_requests.clear()
     state.all_total_count[0] = 0
 
 
@@ -154,6 +160,20 @@ def test_a_task_that_slips_in_keeps_an_idle_runner(clock: Clock, consumer: Consu
     assert watcher.phase is Phase.WORKING
 
 
+def test_a_task_that_runs_keeps_its_runner_also_when_celery_forgot_that_it_was_reserved(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher, running = terminator(clock, consumer), Request()
+    state.active_requests.add(running)
+    at(watcher, clock, IDLE)
+    at(watcher, clock, IDLE)
+    assert (watcher.phase, watcher.word().active) == (Phase.WORKING, 1)
+    watcher.tell("a test")
+    for _ in range(3):
+        at(watcher, clock, LOOK_AGAIN)
+    assert watcher.phase is Phase.DRAINING
+
+
 def test_it_does_not_exit_while_redis_may_yet_answer_with_a_task(clock: Clock, consumer: Consumer) -> None:
     consumer.task_consumer.channel._in_poll = "asked"
     watcher = terminator(clock, consumer)
@@ -181,6 +201,20 @@ def test_what_waits_for_a_slot_goes_back_unless_the_runner_is_merely_idle(clock:
     at(watcher, clock, 100)
     assert [request.requeued for request in started] == [0, 0, 1]
     assert set(state.reserved_requests) == set(started[:2])
+
+
+def test_what_custody_gave_back_while_it_waited_for_a_slot_does_not_go_back_twice(
+    clock: Clock, consumer: Consumer
+) -> None:
+    watcher = terminator(clock, consumer, max_lifetime=100.0)
+    running, given_back, _ = held = [hold(), hold(), hold()]
+    consumer.controller.semaphore = LaxBoundedSemaphore(1)
+    for request in held:
+        consumer.controller.semaphore.acquire(held.index, request)
+    given_back.requeue()
+    at(watcher, clock, 100)
+    assert [request.requeued for request in held] == [0, 1, 1]
+    assert set(state.reserved_requests) == {running}
 
 
 def test_what_the_broker_sends_before_it_knows_goes_back_unless_the_runner_is_merely_idle(
