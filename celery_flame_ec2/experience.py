@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
-WEIGHT = float(__import__("os").environ.get("W","1"))
-#: Seconds that tasks, and boots, are taken to last as long as none has been seen; the former counts as one task seen.
-FIRST_RUNTIME, FIRST_BOOT = 30.0, 60.0
+#: Seconds that tasks, and boots, are taken to last as long as none has been seen; the former weighs as so many tasks.
+FIRST_RUNTIME, FIRST_BOOT, FIRST_WEIGHT = 30.0, 60.0, 0.1
 #: Tasks that must have ended before their runtime is known: from then on it is off by a fifth at most, mostly.
 ENOUGH = 30
 #: Seconds after which a task that ended counts for 1/e of one that ends now: runtimes are learned over both, and the
@@ -32,73 +29,102 @@ class Work:
     ended: float = 0.0
 
     def after(self, elapsed: float, memory: float, *, seconds: float, ended: float) -> Work:
-        """Add what was done in the last `elapsed` seconds to what has faded since."""
+        """Add what was done evenly in the last `elapsed` seconds, and let all fade by then."""
         kept = math.exp(-elapsed / memory)
-        return Work(seconds=self.seconds * kept + seconds, ended=self.ended * kept + ended)
+        added = (1 - kept) * memory / elapsed
+        return Work(seconds=self.seconds * kept + seconds * added, ended=self.ended * kept + ended * added)
 
     def runtime(self, first: float) -> float:
-        """Estimate how long a task runs, those that still run included; `first` counts as one task seen.
+        """Estimate how long a task runs, those that still run included; `first` is what is thought without any.
 
         The maximum likelihood for exponential runtimes under censoring: all time at work over all ends. Source:
         J. F. Lawless, Statistical Models and Methods for Lifetime Data, 2nd edition, section 4.1.
         """
-        return (WEIGHT * first + self.seconds) / (WEIGHT + self.ended)
+        return (FIRST_WEIGHT * first + self.seconds) / (FIRST_WEIGHT + max(0.0, self.ended))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Experience:
-    """What was learned until `at`, in seconds of the clock that plans; None where nothing was, or a look was missed.
+class Arrivals:
+    """How many tasks arrived in each of the last spans, the oldest first; `span` counts since `since`.
 
-    `spans` holds how many tasks arrived in each of the last spans, the oldest first; `span` counts since the last of
-    them ended, at `span_at`. `lasting` is the mean of arrivals a second over LASTING, and `boot` that of boots.
+    `lasting` is their mean a second over LASTING.
     """
 
-    at: float | None = None
-    waiting: int = 0
-    running: int = 0
-    taken: int = 0
-    ended: int = 0
-    spans: tuple[float, ...] = (0.0,) * SPANS
+    since: float
     span: float = 0.0
-    span_at: float = 0.0
+    spans: tuple[float, ...] = (0.0,) * SPANS
     lasting: float = 0.0
-    quick: Work = field(default_factory=Work)
-    slow: Work = field(default_factory=Work)
-    boot: float = FIRST_BOOT
 
-    def after(self, *, waiting: int, running: int, taken: int, now: float, boots: Iterable[float] = ()) -> Experience:
-        """Learn from one more look: the tasks that wait, run on runners, and were ever taken by them.
-
-        `boots` are the seconds that runners took which came up since the last look.
-        """
-        seen: dict[str, Any] = {
-            "at": now,
-            "waiting": waiting,
-            "running": running,
-            "taken": taken,
-            "boot": self._boots(boots),
-        }
-        if self.at is None or now <= self.at:
-            return dataclasses.replace(self, **seen, span_at=now)
-        elapsed, took = now - self.at, max(0, taken - self.taken)
-        arrived = max(0, waiting - self.waiting + took)
-        ended = max(0, took - (running - self.running))
-        seen |= self._arrivals(arrived, elapsed, now)
-        if running or ended:
-            seen["ended"] = self.ended + ended
-            seconds = (self.running + running) / 2 * elapsed
-            seen["quick"] = self.quick.after(elapsed, QUICK, seconds=seconds, ended=ended)
-            seen["slow"] = self.slow.after(elapsed, SLOW, seconds=seconds, ended=ended)
-        return dataclasses.replace(self, **seen)
-
-    def missed(self) -> Experience:
-        """Nothing could be measured: what happens until the next look teaches nothing."""
-        return self if self.at is None else dataclasses.replace(self, at=None)
+    def after(self, arrived: float, now: float) -> Arrivals:
+        """Count so many more; fewer than none where what was counted too early is known better now."""
+        span, over = self.span + arrived, int((now - self.since) / SPAN)
+        if not over:
+            return replace(self, span=span)
+        kept = math.exp(-over * SPAN / LASTING)
+        spread = max(0.0, span) / over
+        return Arrivals(
+            since=self.since + over * SPAN,
+            spans=(*self.spans, *(spread,) * min(over, SPANS))[-SPANS:],
+            lasting=self.lasting * kept + (1 - kept) * spread / SPAN,
+        )
 
     @property
     def steady(self) -> float:
         """Tasks a second that arrive at least: those of the last minute, without its largest bursts."""
         return sum(sorted(self.spans)[: SPANS - BURSTS]) / (SPAN * (SPANS - BURSTS))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """Tasks, by count, at one moment: those that wait, that run, and that were ever taken to be run."""
+
+    at: float
+    waiting: int
+    running: int
+    taken: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experience:
+    """What was learned from looks at a queue and its runners; `last` is None where there was none, or one was missed.
+
+    `ended` tasks were seen to their ends; `boot` is the mean of boots, in seconds.
+    """
+
+    last: Look | None = None
+    arrivals: Arrivals = Arrivals(since=0.0)
+    quick: Work = Work()
+    slow: Work = Work()
+    ended: int = 0
+    boot: float = FIRST_BOOT
+
+    def after(self, *, waiting: int, running: int, taken: int, now: float, boots: Iterable[float] = ()) -> Experience:
+        """Learn from one more look: the tasks that wait, that run, and that were ever taken to be run.
+
+        `boots` are the seconds that runners took which came up since the last look.
+        """
+        look = Look(at=now, waiting=waiting, running=running, taken=taken)
+        last, boot = self.last, self._boots(boots)
+        if last is None or look.at <= last.at:
+            return replace(self, last=look, boot=boot, arrivals=replace(self.arrivals, since=look.at, span=0.0))
+        took, elapsed = look.taken - last.taken, look.at - last.at
+        arrivals = self.arrivals.after(look.waiting - last.waiting + took, look.at)
+        ended = took - look.running + last.running
+        if not (ended or look.running or last.running):
+            return Experience(last=look, arrivals=arrivals, quick=self.quick, slow=self.slow, ended=self.ended, boot=boot)
+        seconds = (last.running + look.running) / 2 * elapsed
+        return Experience(
+            last=look,
+            arrivals=arrivals,
+            quick=self.quick.after(elapsed, QUICK, seconds=seconds, ended=ended),
+            slow=self.slow.after(elapsed, SLOW, seconds=seconds, ended=ended),
+            ended=self.ended + ended,
+            boot=boot,
+        )
+
+    def missed(self) -> Experience:
+        """Nothing could be measured: what happens until the next look teaches nothing."""
+        return self if self.last is None else replace(self, last=None)
 
     @property
     def runtime(self) -> float:
@@ -114,19 +140,11 @@ class Experience:
         """
         if self.ended >= ENOUGH:
             return None
-        return self.slow.seconds / max(1, self.ended + self.running)
+        running = self.last.running if self.last else 0
+        return self.slow.seconds / max(1, self.ended + running)
 
     def _boots(self, boots: Iterable[float]) -> float:
         mean = self.boot
         for seconds in boots:
             mean += BOOT_WEIGHT * (seconds - mean)
         return mean
-
-    def _arrivals(self, arrived: int, elapsed: float, now: float) -> dict[str, Any]:
-        kept = math.exp(-elapsed / LASTING)
-        lasting = self.lasting * kept + (1 - kept) * arrived / elapsed
-        over = int((now - self.span_at) / SPAN)
-        if not over:
-            return {"lasting": lasting, "span": self.span + arrived}
-        spans = (*self.spans, self.span + arrived, *(0.0,) * min(over - 1, SPANS))[-SPANS:]
-        return {"lasting": lasting, "spans": spans, "span": 0.0, "span_at": self.span_at + over * SPAN}

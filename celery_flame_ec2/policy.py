@@ -39,12 +39,13 @@ class Unknown:
 class Demand:
     """Tasks, by count: waiting in the queues, running on runners, and what the parent's own processes can take.
 
-    `past` is what the pool's queue taught until now.
+    `local` counts those of its processes that take from these queues alone, free or not. `past` is what the pool's queue taught until now.
     """
 
     waiting: int
     running: int = 0
     local_free: int = 0
+    local: int = 0
     past: Experience = field(default_factory=Experience)
 
 
@@ -139,7 +140,7 @@ class _Outlook:
 def _outlook(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> _Outlook:
     past, slots, runtime = demand.past, pool.max_concurrency or 1, demand.past.runtime
     waiting = max(0, demand.waiting - demand.local_free)
-    arriving = max(past.steady, past.lasting)
+    arriving = max(past.arrivals.steady, past.arrivals.lasting)
     missing = _missing(pool, waiting, fleet, past, now) if waiting else 0
     busy = arriving * runtime
     spare = SPARE * math.sqrt(busy)
@@ -159,7 +160,7 @@ def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, n
     time already lasts for as long at least.
     """
     guess = _useful(pool, waiting, fleet, past, past.runtime, now)
-    if past.at_least is None or past.at is None or pool.target_wait == 0:
+    if past.at_least is None or past.last is None or pool.target_wait == 0:
         return guess
     here = fleet.count(*CAPACITY) + fleet.unclear
     known = _useful(pool, waiting, fleet, past, past.at_least, now) if past.at_least else 0
@@ -176,11 +177,11 @@ def _useful(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, ru
     coming += [0.0] * fleet.unclear
     up = fleet.count(RunnerState.UP)
     started = slots * (up * boot / runtime + sum(1 + early / runtime for early in coming))
-    left = waiting + past.steady * boot - started
+    left = waiting + past.arrivals.steady * boot - started
     if left <= 0:
         return 0
     here = slots * (up + len(coming))
-    more = (left * runtime + past.steady * runtime * target - here * target) / (target + runtime)
+    more = (left * runtime + past.arrivals.steady * runtime * target - here * target) / (target + runtime)
     return max(0, math.ceil(more / slots - ROUNDING))
 
 

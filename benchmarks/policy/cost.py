@@ -40,7 +40,7 @@ def _measured(pools: int, runners: int) -> dict[str, float]:
 
     def learn() -> None:
         for past in pasts:
-            past.after(waiting=3 * runners, running=4 * runners, taken=past.taken + runners, now=NOW + 1)
+            past.after(waiting=3 * runners, running=4 * runners, taken=1000 * runners, now=NOW + 1)
 
     def decide() -> None:
         for pool, demand, fleet in zip(settings, demands, fleets, strict=True):

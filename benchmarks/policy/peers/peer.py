@@ -97,7 +97,7 @@ def _look(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> Look:
         pool=pool,
         waiting=demand.waiting,
         running=demand.running,
-        taken=demand.past.taken,
+        taken=demand.past.last.taken if demand.past.last else 0,
         up=tuple([runner for runner in fleet.runners if runner.state is RunnerState.UP]),
         booting=fleet.count(RunnerState.BOOTING),
         room=room(pool, fleet),
