@@ -63,9 +63,15 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
             raise click.ClickException(str(exc)) from exc
 
     def _processes(self) -> Local:
-        held = len(state.reserved_requests)
-        queues = frozenset(self.worker.app.amqp.queues.consume_from)
-        return Local(held=held, free=max(0, int(self.max_concurrency) - held), queues=queues)
+        held, processes = len(state.reserved_requests), int(self.max_concurrency)
+        return Local(
+            held=held,
+            free=max(0, processes - held),
+            queues=frozenset(self.worker.app.amqp.queues.consume_from),
+            processes=processes,
+            active=len(state.active_requests),
+            taken=int(state.all_total_count[0]),
+        )
 
     def _start_service(self, **_: Any) -> None:
         self._thread.start()

@@ -8,8 +8,8 @@ from .runner import Limits
 
 #: Seconds a runner waits for a broker it lost before it ends: what it held is with other runners by then.
 BROKER_PATIENCE = 300.0
-#: Seconds without work after which a cordoned runner ends that would otherwise never be idle for too long.
-CORDONED_PATIENCE = 60.0
+#: Seconds without work after which a cordoned runner ends at the latest: who cordoned it may want it back so long.
+CORDONED_PATIENCE = 5.0
 #: Seconds before EC2 takes a machine that are kept for handing back what did not finish, and for powering off.
 NOTICE_MARGIN = 15.0
 
@@ -86,8 +86,8 @@ def _without_broker(vitals: Vitals, limits: Limits, now: float) -> str | None:
 
 def _idle(vitals: Vitals, limits: Limits, now: float) -> Ending | None:
     patience = limits.idle_shutdown_after
-    if patience is None and vitals.cordoned:
-        patience = CORDONED_PATIENCE
+    if vitals.cordoned:
+        patience = CORDONED_PATIENCE if patience is None else min(patience, CORDONED_PATIENCE)
     if vitals.quiet_since is None or vitals.disconnected_since is not None or patience is None:
         return None
     quiet, name = now - vitals.quiet_since, ", cordoned" if vitals.cordoned else ""

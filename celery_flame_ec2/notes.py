@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -35,8 +36,22 @@ class Ended:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Learned:
+    """What a pool's queue taught until `at`, in seconds since the epoch.
+
+    Tasks run for `runtime` seconds on average, None while too few were seen to end; `arriving` come a second, and a
+    boot takes `boot` seconds.
+    """
+
+    at: float
+    runtime: float | None
+    boot: float
+    arriving: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
-    """How it stands with one pool: its failed launches, and the last decision that changed something.
+    """How it stands with one pool: its failed launches, the last decision that changed something, and what it learned.
 
     `settings` tells with which settings that was. `endings` are the last runners that ended, the newest last.
     """
@@ -45,6 +60,7 @@ class Standing:
     decision: str = ""
     settings: str = ""
     endings: tuple[Ended, ...] = ()
+    learned: Learned | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +173,20 @@ def _standing(note: Mapping[str, Any]) -> Standing:
         decision=str(note.get("decision", "")),
         settings=str(note.get("settings", "")),
         endings=_endings(note.get("endings", ())),
+        learned=_learned(note.get("learned")),
     )
+
+
+def _learned(found: Any) -> Learned | None:
+    """Return it if it is whole: another version, or none, may have written it."""
+    try:
+        at, boot, arriving = (float(found[name]) for name in ("at", "boot", "arriving"))
+        runtime = None if found["runtime"] is None else float(found["runtime"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    if not all(0 <= number < math.inf for number in (at, boot, arriving, runtime or 0.0)):
+        return None
+    return Learned(at=at, runtime=runtime, boot=boot, arriving=arriving)
 
 
 def _endings(found: Any) -> tuple[Ended, ...]:

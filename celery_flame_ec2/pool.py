@@ -12,11 +12,12 @@ from . import boot, signals
 from .backends.base import Backend
 from .config import Ec2Options, PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
-from .notes import ENDINGS, LONGEST_REASON, Ended, Left, Standing
+from .experience import ENOUGH, LASTING, Arrivals, Experience, Work
+from .notes import ENDINGS, LONGEST_REASON, Ended, Learned, Left, Standing
 from .orders import Order, Orders
 from .parent import Parent
 from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
-from .presence import Word
+from .presence import REPEAT, Word
 from .roster import Change, Event, Open, Roster
 from .runner import Runner
 
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 Policy = Callable[[PoolSettings, Demand | Unknown, Fleet | Unknown, float], Plan]
 #: Tells runners, by their ids, to take no more work from these queues or to take it again; False where it could not.
 Tell = Callable[[Order, Sequence[str], Collection[str]], bool]
+#: Seconds between two notes of what was learned.
+NOTE_EVERY = 60.0
 
 
 class Pool:
@@ -43,6 +46,12 @@ class Pool:
         self.news = ""
         #: The last runners that ended, the newest last.
         self.endings: tuple[Ended, ...] = ()
+        #: What this pool's queue taught.
+        self.past = Experience()
+        self._learned: Learned | None = None
+        #: Boots nothing was learned from yet, in seconds, and whether the parent's own processes were counted last.
+        self._boots: list[float] = []
+        self._with_local = False
         self._changes: tuple[Change, ...] = ()
         self._deployment = deployment
         self._backend = backend
@@ -50,12 +59,51 @@ class Pool:
         self._tell_runners, self._orders = tell, Orders()
 
     def look(
-        self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float, *, hears: bool = True
+        self,
+        listed: Iterable[Runner] | None,
+        words: Mapping[str, Word],
+        now: float,
+        *,
+        hears: bool = True,
+        since: float | None = 0.0,
     ) -> None:
-        """Take in what the backend lists (None: nothing new) and what the runners say, if they can be heard at all."""
+        """Take in what the backend lists (None: nothing new) and what the runners say, if they can be heard at all.
+
+        `since` is when they began to be heard, in seconds since the epoch, None while they are not.
+        """
         self._changes = self.roster.update(listed, words, now)
         if not hears:
             self.roster.take_for_up(self.settings.ec2.boot_timeout, now)
+        if since is not None:
+            took = (change.seconds for change in self._changes if change.seconds is not None)
+            # One whose launch nobody listened after may be up for long.
+            self._boots += [self._boot(seconds) for seconds in took if now - seconds > since - REPEAT]
+
+    def learn(self, now: float, *, waiting: int, running: int, local: tuple[int, int] | None = None) -> None:
+        """Learn from the tasks that wait and that run on runners.
+
+        `local` are those that run and that were ever taken in the parent's own processes, where those take no others.
+        """
+        if self.roster.joined or self._with_local != (local is not None):
+            self.past = self.past.missed()  # what is counted is more, or less, than it was
+        self._with_local = local is not None
+        running_here, taken_here = local or (0, 0)
+        self.past = self.past.after(
+            waiting=waiting,
+            running=running + running_here,
+            taken=self.roster.taken + taken_here,
+            now=now,
+            boots=self._boots,
+        )
+        self._boots = []
+        self._learned = _learned(self.past, self._learned, now)
+
+    def miss(self) -> None:
+        """Learn nothing: what waits, or what runners do, is not known."""
+        self.past = self.past.missed()
+
+    def _boot(self, seconds: float) -> float:
+        return min(max(0.0, seconds), self.settings.ec2.boot_timeout)
 
     def adopt(self, left: Left, now: float) -> None:
         """Go on from what the parent before left: count its launches, and remember what failed."""
@@ -67,12 +115,18 @@ class Pool:
             self.endings = standing.endings
         if standing is not None and standing.settings == self.fingerprint and standing.failures.at > now - FORGET_AFTER:
             self.roster.failures = standing.failures
+        if standing is not None and standing.learned is not None:
+            self.past = _recalled(standing.learned, self.past, now)
 
     @property
     def standing(self) -> Standing:
         """How it stands, for the next parent and for who looks."""
         return Standing(
-            failures=self.roster.failures, decision=self.news, settings=self.fingerprint, endings=self.endings
+            failures=self.roster.failures,
+            decision=self.news,
+            settings=self.fingerprint,
+            endings=self.endings,
+            learned=self._learned,
         )
 
     def tell(self, now: float, *, hears: bool) -> None:
@@ -217,6 +271,28 @@ class Pool:
         if any(orders) and (before is None or orders != (before.cordon, before.uncordon)):
             return True
         return plan.held != (self.plan is not None and self.plan.held)
+
+
+def _learned(past: Experience, before: Learned | None, now: float) -> Learned | None:
+    """Return what is worth a note: no more often than need be, and nothing anew while nothing happens."""
+    if before is not None and now - before.at < NOTE_EVERY:
+        return before
+    runtime = round(past.runtime, 3) if past.ended >= ENOUGH else None
+    arriving = round(past.arrivals.lasting, 4)
+    learned = Learned(at=round(now, 1), runtime=runtime, boot=round(past.boot, 1), arriving=arriving)
+    if before is not None and not arriving and dataclasses.replace(learned, at=before.at) == before:
+        return before
+    return learned
+
+
+def _recalled(learned: Learned, own: Experience, now: float) -> Experience:
+    """Go on from what the parent before learned; what this one saw of the queue itself is newer."""
+    if learned.runtime is None or own.ended >= ENOUGH:
+        return dataclasses.replace(own, boot=learned.boot)
+    work = Work(seconds=learned.runtime * ENOUGH, ended=ENOUGH)
+    fresh = max(0.0, 1.0 - max(0.0, now - learned.at) / LASTING)
+    arrivals = Arrivals(since=now, lasting=learned.arriving * fresh)
+    return Experience(arrivals=arrivals, quick=work, slow=work, ended=ENOUGH, boot=learned.boot)
 
 
 def _fingerprint(settings: PoolSettings) -> str:

@@ -28,7 +28,8 @@ class Change:
     """One thing that happened to one runner.
 
     `reason` is the runner's own word for its end; `heard` says whether it ever spoke, `ours` whether this parent
-    launched it (one that was adopted may have spoken before anybody listened).
+    launched it (one that was adopted may have spoken before anybody listened). `seconds` is how long ago that was, by
+    this parent's clock.
     """
 
     event: Event
@@ -36,6 +37,7 @@ class Change:
     reason: str = ""
     heard: bool = False
     ours: bool = False
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,11 +67,16 @@ class Roster:
         self._visible_within = visible_within
         self.runners: tuple[Runner, ...] = ()
         self.failures = Failures()
+        #: Tasks that runners took, those that are gone included; of an adopted one, since its first word here.
+        self.taken = 0
+        #: Whether the last update heard an adopted runner for the first time that is at work since nobody knows when.
+        self.joined = False
         self._launched: dict[str, Runner] = {}
         self._launched_at: dict[str, float] = {}
         self._open: dict[str, Open] = {}
         self._failed_launches: set[str] = set()
-        self._ours: set[str] = set()
+        self._ours: dict[str, float] = {}
+        self._taken: dict[str, int] = {}
         self._heard: set[str] = set()
         self._reasons: dict[str, str] = {}
         self._reaped: dict[str, str] = {}
@@ -101,8 +108,9 @@ class Roster:
         self._launched |= {runner.id: runner for runner in fresh}
         # `now` may be from before a long round of requests: a launch is hidden from when it was asked for itself.
         asked_at = {token: held.asked_at for token, held in self._open.items()}
-        self._launched_at |= {runner.id: max(now, asked_at.get(runner.launch, now)) for runner in fresh}
-        self._ours |= {runner.id for runner in fresh}
+        at = {runner.id: max(now, asked_at.get(runner.launch, now)) for runner in fresh}
+        self._launched_at |= at
+        self._ours |= at
         self.runners += fresh
         return fresh
 
@@ -145,18 +153,19 @@ class Roster:
 
     def update(self, listed: Iterable[Runner] | None, words: Mapping[str, Word], now: float) -> tuple[Change, ...]:
         """Take in a fresh listing of this pool (None: no fresh one) and the words; tell what changed."""
-        changes = self._hear(words)  # first, for a runner may have said its last word and be gone since the last look
+        self.joined = False
+        changes = self._hear(words, now)  # first: a runner may have said its last word and be gone since the last look
         if listed is not None:
             listed = tuple(listed)
             self._see(listed, now)
             changes += self._gone(listed, now)
             self.runners = listed + tuple(self._launched.values())
-            changes += self._hear(words)
+            changes += self._hear(words, now)
         return tuple(changes)
 
-    def _hear(self, words: Mapping[str, Word]) -> list[Change]:
+    def _hear(self, words: Mapping[str, Word], now: float) -> list[Change]:
         self.runners = tuple(self._with_word(runner, words.get(runner.id)) for runner in self.runners)
-        return self._newly_up(words)
+        return self._newly_up(words, now)
 
     def _see(self, listed: tuple[Runner, ...], now: float) -> None:
         fresh = {token: held for token, held in self._open.items() if self._may_be_unlisted(held.asked_at, now)}
@@ -187,7 +196,8 @@ class Roster:
         )
         self._reasons.pop(runner.id, None)
         self._heard.discard(runner.id)
-        self._ours.discard(runner.id)
+        self._ours.pop(runner.id, None)
+        self._taken.pop(runner.id, None)
         return change
 
     def reaped(self, runner_id: str, reason: str) -> None:
@@ -198,6 +208,8 @@ class Roster:
     def _with_word(self, runner: Runner, word: Word | None) -> Runner:
         if word is None:
             return runner
+        if word.taken != self._taken.get(runner.id):
+            self._count(word)
         if word.reason:
             self._reasons[runner.id] = word.reason
         state = runner.state if runner.state is RunnerState.ENDING else word.state
@@ -205,13 +217,27 @@ class Roster:
             return runner
         return dataclasses.replace(runner, state=state, active=word.active)
 
-    def _newly_up(self, words: Mapping[str, Word]) -> list[Change]:
+    def _count(self, word: Word) -> None:
+        """Add what it took since its last word: one of ours from none on, an adopted one from its first word on."""
+        name, before = word.runner_id, self._taken.get(word.runner_id)
+        if before is None:
+            before = 0 if name in self._ours else word.taken
+            self.joined |= name not in self._ours and word.active > 0
+        self._taken[name] = max(before, word.taken)
+        self.taken += self._taken[name] - before
+
+    def _newly_up(self, words: Mapping[str, Word], now: float) -> list[Change]:
         fresh = [r for r in self.runners if r.id in words and r.id not in self._heard]
         self._heard |= {runner.id for runner in fresh}
         up = [runner for runner in fresh if runner.state is RunnerState.UP]
         if any(self._proves_launches(runner) for runner in up):
             self.well()
-        return [Change(event=Event.UP, runner=runner, heard=True, ours=runner.id in self._ours) for runner in up]
+        return [self._came_up(runner, now) for runner in up]
+
+    def _came_up(self, runner: Runner, now: float) -> Change:
+        launched_at = self._ours.get(runner.id)
+        seconds = None if launched_at is None else now - launched_at
+        return Change(event=Event.UP, runner=runner, heard=True, ours=launched_at is not None, seconds=seconds)
 
     def _proves_launches(self, runner: Runner) -> bool:
         """Tell whether a runner that is up shows that launches go well again: an old one does not."""

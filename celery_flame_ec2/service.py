@@ -22,9 +22,9 @@ from .holdings import open_holdings
 from .lease import Guarded, Lease
 from .notes import Notes
 from .orders import Order
-from .policy import CAPACITY, Demand, Unknown
+from .policy import Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
-from .presence import INSTANT
+from .presence import INSTANT, REPEAT, Word
 from .queues import Measurement
 from .reaper import Reap, Reaper, Sight
 from .runner import Launch, Limits, Runner, RunnerState
@@ -46,11 +46,21 @@ STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Local:
-    """The parent's own processes: tasks they hold, how many more they could take now, and from which queues."""
+    """The parent's own `processes`: tasks they hold, how many more they could take now, and from which queues.
+
+    `active` tasks run in them, and `taken` ever did.
+    """
 
     held: int = 0
     free: int = 0
     queues: frozenset[str] = frozenset()
+    processes: int = 0
+    active: int = 0
+    taken: int = 0
+
+    def takes_only(self, queues: Iterable[str]) -> bool:
+        """Tell whether they take tasks, and from no other queues than these."""
+        return bool(self.queues) and self.queues <= set(queues)
 
 
 class Service:
@@ -144,10 +154,10 @@ class Service:
         began = self._now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
         self._watch.catch_up(anew=self._misses_some())
-        words = self._watch.words
+        words, since = self._watch.words, self._watch.since
         for pool in self.pools:
-            listed = mine.get(pool.settings.name)
-            pool.look(listed, words, began, hears=self._watch.hears(pool.settings.name))
+            name = pool.settings.name
+            pool.look(mine.get(name), words, began, hears=self._watch.hears(name), since=since)
         return self._demands()
 
     def listen(self, seconds: float) -> None:
@@ -331,10 +341,15 @@ class Service:
             measurement = self.measurement = self._watch.measure(queues)
         except DemandUnknown as exc:
             self._complain("broker", exc)
+            for pool in self.pools:
+                pool.miss()
             return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
         local, demands = self._local(), {}
+        words = self._watch.words
         for pool in self.pools:
             demand = self._demand(pool, measurement, local)
+            self._learn(pool, demand, local, words)
+            demand = dataclasses.replace(demand, past=pool.past)
             # What the parent's processes will take from this pool they cannot take from the next.
             local = dataclasses.replace(local, free=local.free - demand.local_free)
             demands[pool.settings.name] = demand
@@ -342,13 +357,32 @@ class Service:
 
     def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]
-        running = sum(runner.active for runner in pool.roster.runners if runner.state in CAPACITY)
+        running = sum(runner.active for runner in pool.roster.runners if runner.state is not RunnerState.ENDING)
         held = [depth.held for depth in depths if depth.held is not None]
         if len(held) == len(depths):  # of the same answer as what waits, and so no task is in both or in neither
             running = max(0, sum(held) - local.held)
         here = sum(measurement.depths[queue].waiting for queue in pool.settings.queues if queue in local.queues)
         waiting = sum(depth.waiting for depth in depths)
-        return Demand(waiting=waiting, running=running, local_free=min(local.free, here))
+        alone = local.processes if local.takes_only(pool.settings.queues) else 0
+        return Demand(waiting=waiting, running=running, local_free=min(local.free, here), local=alone)
+
+    def _learn(self, pool: Pool, demand: Demand, local: Local, words: Mapping[str, Word]) -> None:
+        now = self._now()
+        if not self._knows(pool, words, now):
+            return pool.miss()
+        own = (local.active, local.taken) if local.takes_only(pool.settings.queues) else None
+        return pool.learn(now, waiting=demand.waiting, running=demand.running, local=own)
+
+    def _knows(self, pool: Pool, words: Mapping[str, Word], now: float) -> bool:
+        """Tell whether what runners of a pool took is known: they are heard, and told it since they began to be."""
+        runners, since = pool.roster.runners, self._watch.since
+        if since is None:
+            return False
+        if not self._watch.hears(pool.settings.name) and any(each.state is RunnerState.UP for each in runners):
+            return False
+        if now - since > 2 * REPEAT:
+            return True
+        return all(words[each.id].heard_at >= since for each in runners if each.id in words)
 
     # trouble
 

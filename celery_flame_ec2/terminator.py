@@ -187,9 +187,8 @@ class Terminator:
         count = len(tasks.queues)
         cordoned = count == 0 or (self._cordoned and count < len(self._letter.queues))
         if cordoned != self._cordoned:
-            self._cordoned, self._last_beat = cordoned, float("-inf")
-            if not cordoned:
-                self._quiet_since = None  # whoever wants it back gets it for the whole of its idle time
+            # Who wants it back gets it for the whole of its idle time, and has CORDONED_PATIENCE to say so.
+            self._cordoned, self._last_beat, self._quiet_since = cordoned, float("-inf"), None
             logger.info("flame: %s", "cordoned: it takes no more work" if cordoned else "uncordoned")
 
     def _consider(self, now: float) -> None:

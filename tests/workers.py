@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 WORK = "tests.integration.apps.work:app"
+#: It launches for what waits and learns nothing, for tests that are about anything but deciding.
+POLICY = "tests.depth:plan"
 #: Seconds a `celery` command may take, however busy the machine is.
 PATIENCE = 60.0
 
@@ -87,6 +89,7 @@ class Deployment:
             "broker_connection_retry_on_startup": True,
             "worker_autoscaler": "celery_flame_ec2:Autoscaler",
             "flame_interval": 0.2,
+            "flame_policy": POLICY,
             **conf,
         }
         self.temporary = _made(directory / "tmp")

@@ -17,7 +17,7 @@ from ..config import Settings
 from ..errors import HoldingsError, LeaseError
 from ..holdings import open_holdings
 from ..lease import open_lease
-from ..notes import Ended, Left, Notes, Standing
+from ..notes import Ended, Learned, Left, Notes, Standing
 from ..policy import Demand, Unknown, pause
 from ..pool import Pool
 from ..queues import Measurement
@@ -102,6 +102,7 @@ def _pool_fields(pool: Pool, demand: Demand | Unknown, standing: Standing, now: 
         "concurrency": pool.settings.max_concurrency,
         "breaker": _breaker_fields(standing, now),
         "last_decision": standing.decision or None,
+        "learned": _learned_fields(standing.learned, now),
         "runners": [_runner_fields(runner, now) for runner in pool.roster.runners],
         "ended": [_ended_fields(ended, now) for ended in reversed(standing.endings)],
     }
@@ -115,6 +116,15 @@ def _runner_fields(runner: Runner, now: float) -> dict[str, Any]:
 
 def _ended_fields(ended: Ended, now: float) -> dict[str, Any]:
     return {"id": ended.runner_id, "reason": ended.reason, "ago": round(max(0.0, now - ended.at), 1)}
+
+
+def _learned_fields(learned: Learned | None, now: float) -> dict[str, Any] | None:
+    """Return what the acting parent learned, and how many seconds ago it noted that."""
+    if learned is None:
+        return None
+    fields = dataclasses.asdict(learned)
+    del fields["at"]
+    return fields | {"ago": round(max(0.0, now - learned.at), 1)}
 
 
 def _breaker_fields(standing: Standing, now: float) -> dict[str, Any] | None:
@@ -147,6 +157,10 @@ def _pool_lines(name: str, fields: dict[str, Any]) -> Iterator[str]:
         yield f"  launches failed in a row: {breaker['failed']}; {rests}; {breaker['cause']}"
     if fields["last_decision"]:
         yield f"  last decision: {fields['last_decision']}"
+    if learned := fields["learned"]:
+        runtime = "not known yet" if learned["runtime"] is None else f"{learned['runtime']:.3g} s"
+        told = f"runtime {runtime}, {learned['arriving']:.3g} tasks arrive a second, boots take {learned['boot']:.0f} s"
+        yield f"  learned {learned['ago']:.0f} s ago: {told}"
     for runner in fields["runners"]:
         kind = " ".join(filter(None, (runner["instance_type"], runner["market"], runner["zone"])))
         yield f"  {runner['id']}  {runner['state']}  {runner['active']} tasks  {runner['age']:.0f} s  {kind}".rstrip()

@@ -32,6 +32,8 @@ ACTS = frozenset({"RunInstances", "TerminateInstances"})
 NOTES = frozenset({"notes", "note"})
 #: Seconds after which a request to the lease's store that nobody answers has failed: at once, or when time is up.
 STORE_FAILS = (0.2, REQUEST_TIMEOUT)
+#: Launches that can be foretold: what is tried here is launching, not deciding.
+POLICY = "tests.depth:plan"
 LOGGER = logging.getLogger("celery_flame_ec2")
 
 
@@ -271,7 +273,7 @@ class Deployment:
     def start(self, offset: float = 0.0) -> VirtualParent:
         """Start one more parent, with the settings as they are now, where the wall clock is off by `offset` seconds."""
         world, wall = self.world, Wall(self.world.clock, offset)
-        settings = Settings(backend="ec2", owner=OWNER, pools=tuple(world.pools.values()))
+        settings = Settings(backend="ec2", owner=OWNER, policy=POLICY, pools=tuple(world.pools.values()))
         store = BoardStore(self.board, world, lambda action, done: self._meet(self._caller(), action, done=done))
         # Like the service's own clock: set once, at the start.
         lease, watch = Lease(store, clock=world.clock), VirtualWatch(world, Wall(world.clock, offset))

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 from celery_flame_ec2.errors import LeaseError
-from celery_flame_ec2.notes import LAUNCH, POOL, Ended, Left, Notes, Standing
+from celery_flame_ec2.notes import LAUNCH, POOL, Ended, Learned, Left, Notes, Standing
 from celery_flame_ec2.policy import Failures
 from celery_flame_ec2.runner import Launch
 from tests.clock import Clock
@@ -18,6 +18,7 @@ BROKEN = Standing(
     failures=Failures(count=2, at=5.0, cause="no bundle", boots=2),
     decision="launch 1: 4 waiting",
     endings=(Ended(runner_id="i-1", reason="idle for 30 s", at=3.5),),
+    learned=Learned(at=4.0, runtime=2.5, boot=61.0, arriving=0.3),
 )
 
 
@@ -110,3 +111,25 @@ def test_notes_of_another_version_are_left_out_and_told(cell: Cell, caplog: pyte
         standings={"video": Standing(), "audio": Standing(), "text": Standing()},
     )
     assert caplog.text.count("left out") == 2
+
+
+@pytest.mark.parametrize(
+    ("noted", "found"),
+    [
+        pytest.param("", None, id="an older version's"),
+        pytest.param('"learned": null', None, id="nothing learned"),
+        pytest.param('"learned": [1]', None, id="something else"),
+        pytest.param('"learned": {"at": 1, "boot": 2, "arriving": 3}', None, id="a part"),
+        pytest.param('"learned": {"at": 1, "runtime": "x", "boot": 2, "arriving": 3}', None, id="words"),
+        pytest.param('"learned": {"at": 1, "runtime": NaN, "boot": 2, "arriving": 3}', None, id="no number"),
+        pytest.param('"learned": {"at": 1, "runtime": -1, "boot": 2, "arriving": 3}', None, id="less than nothing"),
+        pytest.param(
+            '"learned": {"at": 1, "runtime": null, "boot": 2, "arriving": 3, "more": 4}',
+            Learned(at=1, runtime=None, boot=2, arriving=3),
+            id="a newer version's",
+        ),
+    ],
+)
+def test_what_was_learned_is_read_where_it_makes_sense(cell: Cell, noted: str, found: Learned | None) -> None:
+    cell.notes = {POOL + "video": f"{{{noted}}}"}
+    assert notes(cell).read().standings == {"video": Standing(learned=found)}

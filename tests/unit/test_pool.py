@@ -12,13 +12,15 @@ from celery_flame_ec2 import signals
 from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Ec2Options, Settings, read_settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
-from celery_flame_ec2.notes import ENDINGS, LONGEST_REASON, Ended, Left, Standing
+from celery_flame_ec2.experience import BOOT_WEIGHT, FIRST_BOOT, Look
+from celery_flame_ec2.notes import ENDINGS, LONGEST_REASON, Ended, Learned, Left, Standing
 from celery_flame_ec2.orders import AGAIN_AFTER, Order
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.policy import Demand, Failures, Fleet, Plan, Unknown, plan
+from celery_flame_ec2.policy import Demand, Failures, Fleet, Plan, Unknown
 from celery_flame_ec2.pool import Pool, letter
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.runner import Launch, Runner, RunnerState
+from tests.depth import plan
 
 NOW = 9_000.0
 
@@ -451,3 +453,110 @@ def test_why_a_runner_was_reaped_is_its_reason_whatever_it_said_itself(backend: 
     pool.roster.reaped("i-1", "no word for 360 s")
     see(pool, [], {}, NOW + 1, hears=True)
     assert [ended.reason for ended in pool.endings] == ["reaped: no word for 360 s"]
+
+
+def boots(pool: Pool, *, after: float, since: float | None = NOW) -> float:
+    """Launch a runner, hear it so many seconds later, and return what a boot is taken to last then."""
+    do_round(pool, Demand(waiting=1))
+    pool.look(pool.roster.runners, up("r0"), NOW + after, since=since)
+    pool.learn(NOW + after, waiting=0, running=0)
+    return pool.past.boot
+
+
+def test_boots_teach_how_long_they_last(backend: ListBackend) -> None:
+    assert boots(new_pool(backend), after=10) == pytest.approx(60 + BOOT_WEIGHT * (10 - 60))
+
+
+@pytest.mark.parametrize(("after", "counts_as"), [(-20.0, 0.0), (500.0, 100.0)])
+def test_no_boot_lasts_less_than_nothing_or_longer_than_it_may(
+    backend: ListBackend, after: float, counts_as: float
+) -> None:
+    pool = new_pool(backend, boot_timeout=100)
+    assert boots(pool, after=after) == pytest.approx(60 + BOOT_WEIGHT * (counts_as - 60))
+
+
+@pytest.mark.parametrize("since", [None, NOW + 25])
+def test_a_boot_nobody_listened_after_teaches_nothing(backend: ListBackend, since: float | None) -> None:
+    assert boots(new_pool(backend), after=30, since=since) == FIRST_BOOT
+
+
+def test_a_boot_is_learned_from_though_nothing_could_be_measured_when_it_was_over(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    pool.look(pool.roster.runners, up("r0"), NOW + 10)
+    pool.miss()
+    pool.look(None, up("r0"), NOW + 11)
+    pool.learn(NOW + 11, waiting=0, running=0)
+    assert pool.past.boot == pytest.approx(60 + BOOT_WEIGHT * (10 - 60))
+
+
+def busy(pool: Pool, seconds: int, *, runtime: int, since: float = NOW, taken: int = 0) -> None:
+    """Let runner r0 run one task after the other, and let as many arrive as it takes."""
+    for second in range(seconds):
+        said = Word(
+            runner_id="r0", pool="video", owner="o", state=RunnerState.UP, active=1, taken=taken + 1 + second // runtime
+        )
+        pool.look([Runner(id="r0", pool="video", launched_at=NOW)], {"r0": said}, since + second)
+        pool.learn(since + second, waiting=3, running=1)
+
+
+def test_a_pool_learns_how_long_tasks_run(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    busy(pool, 600, runtime=5)
+    assert pool.past.runtime == pytest.approx(5, rel=0.1)
+
+
+def test_what_an_adopted_runner_does_when_it_is_first_heard_is_no_arrival_and_no_end(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    pool.learn(NOW - 1, waiting=3, running=0)
+    busy(pool, 2, runtime=1000, taken=500)
+    assert (pool.past.ended, pool.past.arrivals.span) == (0, 0)
+
+
+def test_local_tasks_that_begin_to_count_are_no_arrivals(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    pool.learn(NOW, waiting=0, running=0)
+    pool.learn(NOW + 1, waiting=0, running=0, local=(4, 9000))
+    pool.learn(NOW + 2, waiting=0, running=0, local=(4, 9001))
+    assert (pool.past.arrivals.span, pool.past.ended) == (1, 1)
+    assert pool.past.last == Look(at=NOW + 2, waiting=0, running=4, taken=9001)
+
+
+def test_the_next_parent_goes_on_from_what_was_learned(backend: ListBackend) -> None:
+    pool, fresh = new_pool(backend), new_pool(backend)
+    do_round(pool, Demand(waiting=1))
+    busy(pool, 600, runtime=5)
+    fresh.adopt(Left(standings={"video": pool.standing}), NOW + 600)
+    assert fresh.past.runtime == pytest.approx(5, rel=0.1)
+    assert fresh.past.arrivals.lasting == pytest.approx(pool.past.arrivals.lasting, rel=0.3)
+    assert fresh.past.at_least is None
+
+
+def test_of_long_ago_only_runtime_and_boots_are_taken_over(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    learned = Learned(at=NOW - 9000, runtime=4.0, boot=20.0, arriving=3.0)
+    pool.adopt(Left(standings={"video": Standing(learned=learned)}), NOW)
+    assert (pool.past.boot, pool.past.arrivals.lasting) == (20, 0)
+    assert pool.past.runtime == pytest.approx(4, rel=0.1)
+
+
+def test_what_a_parent_saw_itself_is_newer_than_what_the_one_before_learned(backend: ListBackend) -> None:
+    pool = new_pool(backend)
+    busy(pool, 600, runtime=5)
+    learned = Learned(at=NOW + 600, runtime=100.0, boot=20.0, arriving=3.0)
+    pool.adopt(Left(standings={"video": Standing(learned=learned)}), NOW + 600)
+    assert pool.past.runtime == pytest.approx(5, rel=0.1)
+    assert pool.past.boot == 20
+
+
+def test_what_was_learned_is_noted_once_a_minute_and_not_anew_while_nothing_happens(backend: ListBackend) -> None:
+    def noted(pool: Pool, until: int) -> int:
+        return len({pool.standing.learned for second in range(until) if _learn(pool, second) is None})
+
+    def _learn(pool: Pool, second: int) -> None:
+        pool.learn(NOW + second, waiting=second if pool is growing else 0, running=0)
+
+    growing, quiet = new_pool(backend), new_pool(backend)
+    assert noted(growing, 301) == 6
+    assert noted(quiet, 301) == 1

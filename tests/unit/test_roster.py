@@ -232,3 +232,48 @@ def test_a_runner_that_said_hello_and_why_it_ends_and_is_gone_since_the_last_loo
     assert (came.event, came.runner.id) == (Event.UP, "b")
     told = [(change.event, change.runner.id, change.heard, change.reason) for change in gone]
     assert told == [(Event.GONE, "a", True, "idle for 30 s"), (Event.GONE, "b", True, "")]
+
+
+def took(name: str, taken: int, *, active: int = 0) -> dict[str, Word]:
+    fields = {"state": RunnerState.UP, "active": active, "taken": taken}
+    return {name: Word(runner_id=name, pool="p", owner="o", **fields)}  # type: ignore[arg-type]
+
+
+def test_what_runners_took_is_counted_and_stays_counted_when_they_are_gone() -> None:
+    roster = new_roster()
+    roster.launched([runner("a"), runner("b")], NOW)
+    roster.update([runner("a"), runner("b")], took("a", 3) | took("b", 1), NOW + 1)
+    roster.update([runner("b")], took("a", 7) | took("b", 2), NOW + 2)
+    assert roster.taken == 9, "what it took since the look before is in its last word"
+    roster.update([runner("b")], took("b", 4), NOW + 3)
+    assert roster.taken == 11
+
+
+def test_what_an_adopted_runner_took_before_its_first_word_here_does_not_count() -> None:
+    roster = new_roster()
+    roster.update([runner("a")], took("a", 500, active=2), NOW)
+    assert (roster.taken, roster.joined) == (0, True)
+    roster.update(None, took("a", 503, active=2), NOW + 1)
+    assert (roster.taken, roster.joined) == (3, False)
+
+
+def test_an_adopted_runner_without_work_and_one_of_ours_change_nothing_that_was_counted() -> None:
+    roster = new_roster()
+    roster.launched([runner("ours")], NOW)
+    roster.update([runner("ours"), runner("idle")], took("ours", 2, active=2) | took("idle", 9), NOW)
+    assert (roster.taken, roster.joined) == (2, False)
+
+
+def test_what_a_runner_took_never_gets_less() -> None:
+    roster = new_roster()
+    roster.launched([runner("a")], NOW)
+    for said in (5, 3, 6):
+        roster.update(None, took("a", said), NOW + 1)
+    assert roster.taken == 6
+
+
+def test_a_boot_is_timed_by_the_clock_of_the_parent_that_launched() -> None:
+    roster = new_roster()
+    roster.launched([runner("ours", at=NOW - 300)], NOW)
+    changes = roster.update([runner("ours", at=NOW - 300), runner("adopted")], word("ours") | word("adopted"), NOW + 40)
+    assert {change.runner.id: change.seconds for change in changes} == {"ours": 40, "adopted": None}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -11,20 +12,23 @@ from celery import Celery
 from kombu import Connection
 
 from celery_flame_ec2.config import Settings, read_settings
-from celery_flame_ec2.errors import BackendError, ListingPartial
+from celery_flame_ec2.errors import BackendError, DemandUnknown, ListingPartial
+from celery_flame_ec2.experience import Experience
 from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.lease.base import TTL
-from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
+from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
 from celery_flame_ec2.presence import Word
 from celery_flame_ec2.queues import Depth, Measurement
 from celery_flame_ec2.reaper import LOST_AFTER, SECOND_LOOK
 from celery_flame_ec2.runner import Launch, Runner, RunnerState
 from celery_flame_ec2.service import Local, Service
+from tests.depth import plan
 from tests.unit.test_lease import Cell, Clock, parent
 from tests.unit.test_pool import ListBackend
 
 
 def deployment(pools: dict[str, Any], **flat: Any) -> Settings:
+    flat = {"policy": "tests.depth:plan", **flat}
     conf = {"flame_pools": pools, **{f"flame_{name}": value for name, value in flat.items()}}
     return read_settings(conf, app_name="p", broker_urls=("memory://",), environ={})
 
@@ -38,6 +42,12 @@ def service(settings: Settings, *, waiting: dict[str, int], local: Local | None 
     return Service(app, settings, ListBackend(), local=lambda: local or Local())
 
 
+def counted(demand: Demand | Unknown) -> Demand:
+    """Return what was measured, without what was learned."""
+    assert isinstance(demand, Demand)
+    return dataclasses.replace(demand, past=Experience())
+
+
 def name() -> str:
     return f"q-{uuid.uuid4().hex}"
 
@@ -48,7 +58,7 @@ def test_a_parents_processes_count_only_for_queues_it_consumes(consumes: bool, f
     local = Local(free=2, queues=frozenset({queue} if consumes else {"another"}))
     settings = deployment({"video": {"queues": queue, "max_concurrency": 1}})
     looking = service(settings, waiting={queue: 5}, local=local)
-    assert looking.look()["video"] == Demand(waiting=5, running=0, local_free=free)
+    assert counted(looking.look()["video"]) == Demand(waiting=5, running=0, local_free=free)
     looking.close()
 
 
@@ -204,7 +214,7 @@ def test_what_runs_is_of_the_answer_that_told_what_waits_where_that_tells_it(hel
     watching.words = up(work.runner("one"), work.clock(), active=2)
     watching.held = held
     service.look()
-    assert service.look()["video"] == Demand(waiting=0, running=running, local_free=0)
+    assert counted(service.look()["video"]) == Demand(waiting=0, running=running, local_free=0)
 
 
 def test_without_a_complete_listing_nobody_is_ended() -> None:
@@ -359,3 +369,103 @@ def test_a_listing_that_took_long_shows_what_there_was_when_it_began() -> None:
     assert [runner.id for runner in service.pools[0].roster.runners] == [runner.id for runner in launched]
     service.look()
     assert service.pools[0].roster.runners == ()
+
+
+def past(service: Service) -> Experience:
+    return service.pools[0].past
+
+
+def test_a_parent_learns_in_every_round_and_tells_the_policy() -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    service.look()
+    watching.waiting, work.clock.now = 4, work.clock.now + 1
+    demand = service.look()["video"]
+    assert isinstance(demand, Demand)
+    assert demand.past is past(service)
+    assert past(service).arrivals.span == 4
+
+
+@pytest.mark.parametrize("state", [RunnerState.UP, RunnerState.CORDONED, RunnerState.ENDING])
+def test_tasks_of_all_runners_run_but_of_those_that_end(state: RunnerState) -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    watching.words = up(work.runner("one"), work.clock(), state=state, active=2)
+    demand = service.look()["video"]
+    assert isinstance(demand, Demand)
+    assert demand.running == (0 if state is RunnerState.ENDING else 2)
+    assert past(service).last is not None
+    assert past(service).last.running == demand.running  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("queues", "alone"), [({"q"}, True), ({"q", "celery"}, False), ({"celery"}, False), (set(), False)]
+)
+@pytest.mark.parametrize("held", [None, 6])
+def test_a_parents_own_tasks_teach_where_it_takes_no_others(queues: set[str], alone: bool, held: int | None) -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    service._local = lambda: Local(held=5, queues=frozenset(queues), processes=4, active=3, taken=70)
+    watching.held = held
+    demand = service.look()["video"]
+    assert isinstance(demand, Demand)
+    on_runners = 0 if held is None else 1
+    assert (demand.local, demand.running) == (4 if alone else 0, on_runners)
+    assert past(service).last is not None
+    seen = (past(service).last.running, past(service).last.taken)  # type: ignore[union-attr]
+    assert seen == ((on_runners + 3, 70) if alone else (on_runners, 0))
+
+
+def learns(service: Service) -> bool:
+    service.look()
+    return past(service).last is not None
+
+
+def test_while_depths_are_unknown_nothing_is_learned() -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    assert learns(service)
+    measure = watching.measure
+
+    def fail(queues: Sequence[str]) -> Measurement:
+        raise DemandUnknown("no answer")
+
+    watching.measure = fail  # type: ignore[method-assign]
+    assert not learns(service)
+    watching.measure = measure  # type: ignore[method-assign]
+    assert learns(service)
+
+
+def test_while_runners_are_not_heard_nothing_is_learned() -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    watching.since = None
+    assert not learns(service)
+
+
+@pytest.mark.parametrize("hears", [True, False])
+def test_where_runners_cannot_be_heard_nothing_is_learned_of_those_that_are_up(hears: bool) -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    watching.hears = lambda pool: hears  # type: ignore[method-assign]
+    work.runner("silent")
+    assert learns(service), "it boots, and takes nothing"
+    work.clock.now += 200
+    watching.since = work.clock()
+    service._listed_at = float("-inf")
+    assert learns(service) == hears
+
+
+def test_what_runners_said_before_they_could_not_be_heard_teaches_nothing() -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    one = work.runner("one")
+    watching.words = up(one, work.clock(), active=1, taken=1)
+    assert learns(service)
+    work.clock.now += 60
+    watching.since = work.clock()
+    assert not learns(service)
+    work.clock.now += 5
+    watching.words = up(one, work.clock(), active=1, taken=200)
+    assert learns(service)
+    assert (past(service).ended, past(service).arrivals.span) == (0, 0)

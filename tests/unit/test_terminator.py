@@ -12,7 +12,7 @@ import pytest
 from celery.worker import state
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from celery_flame_ec2.lifetime import NOTICE_MARGIN
+from celery_flame_ec2.lifetime import CORDONED_PATIENCE, NOTICE_MARGIN
 from celery_flame_ec2.notices import Notice
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, EVENT, REPEAT, Word
@@ -392,7 +392,7 @@ def test_cordoned_and_uncordoned_are_what_all_queues_are(clock: Clock) -> None:
     seen = []
     for change in (("cancel", "q"), ("cancel", "r"), ("add", "r"), ("add", "q")):
         getattr(consumer.task_consumer, {"cancel": "cancel_by_queue", "add": "add_queue"}[change[0]])(change[1])
-        at(watcher, clock, 5)
+        at(watcher, clock, 2)
         seen.append(states(consumer)[-1])
     assert seen == ["up", "cordoned", "cordoned", "up"]
 
@@ -401,17 +401,23 @@ def test_a_cordoned_worker_idles_out_and_one_that_is_uncordoned_has_its_whole_ti
     clock: Clock, consumer: Consumer
 ) -> None:
     watcher = terminator(clock, consumer)
-    consumer.task_consumer.cancel_by_queue("q")
     at(watcher, clock, IDLE - 1)
+    consumer.task_consumer.cancel_by_queue("q")
+    at(watcher, clock, 0.5)
+    at(watcher, clock, 0.25)
+    at(watcher, clock, CORDONED_PATIENCE - 1)
+    assert watcher.phase is Phase.WORKING, "who cordoned it may want it back"
     consumer.task_consumer.add_queue("q")
-    at(watcher, clock, 1)
+    at(watcher, clock, 0.25)
+    at(watcher, clock, 0.25)
     at(watcher, clock, IDLE - 1)
     assert watcher.phase is Phase.WORKING
     consumer.task_consumer.cancel_by_queue("q")
-    at(watcher, clock, 1)
-    at(watcher, clock, IDLE)
+    at(watcher, clock, 0.25)
+    at(watcher, clock, 0.25)
+    at(watcher, clock, CORDONED_PATIENCE)
     assert watcher.ending is not None
-    assert watcher.ending.reason == "idle for 31 s, cordoned"
+    assert watcher.ending.reason == "idle for 5 s, cordoned"
 
 
 def test_a_worker_that_is_uncordoned_while_it_ends_does_not_take_more(clock: Clock, consumer: Consumer) -> None:
@@ -427,6 +433,7 @@ def test_a_worker_that_is_uncordoned_while_it_ends_does_not_take_more(clock: Clo
 
 def test_a_cordoned_worker_that_connects_anew_stays_cordoned(clock: Clock, consumer: Consumer) -> None:
     watcher = terminator(clock, consumer)
+    request = hold()
     consumer.task_consumer.cancel_by_queue("q")
     at(watcher, clock, 1)
     watcher.detach()
@@ -435,6 +442,7 @@ def test_a_cordoned_worker_that_connects_anew_stays_cordoned(clock: Clock, consu
     watcher.attach(fresh)
     at(watcher, clock, REPEAT)
     assert states(fresh) == ["cordoned"]
+    assert request in state.reserved_requests
 
 
 def test_a_worker_that_is_told_to_end_drains_as_for_any_other_reason(clock: Clock, consumer: Consumer) -> None:

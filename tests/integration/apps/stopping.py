@@ -8,12 +8,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from celery_flame_ec2 import policy
+from celery_flame_ec2.policy import Plan
+from tests import depth
 
 
-def once(*looked_at: Any) -> policy.Plan:
+def once(*looked_at: Any) -> Plan:
     """Plan as usual; if something is to be launched and the file WORK_STOP is there, stop this process before it is."""
-    decided = policy.plan(*looked_at)
+    decided = depth.plan(*looked_at)
     file = Path(os.environ.get("WORK_STOP", "/nowhere"))
     if decided.launch and file.exists():
         file.unlink()
