@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from celery_flame_ec2.config import PoolSettings
+from celery_flame_ec2.config import PoolSettings, Settings
 from celery_flame_ec2.policy import plan
 from celery_flame_ec2.simulate import Conditions, Outcome, Task, burst, exponential, fixed, poisson, simulate
 from tests.servers import RedisServer
@@ -88,7 +88,10 @@ def play(tasks: list[Task], directory: Path, broker: str) -> Real:
         "idle_shutdown_after": POOL.idle_shutdown_after, "target_wait": POOL.target_wait,
         "worker_options": dict(POOL.worker_options),
     }  # fmt: skip
-    conf = {"flame_pools": {POOL.name: options}, "flame_interval": INTERVAL, "task_ignore_result": True}
+    conf = {
+        "flame_pools": {POOL.name: options}, "flame_interval": INTERVAL, "flame_policy": Settings().policy,
+        "task_ignore_result": True,
+    }  # fmt: skip
     with Deployment(directory, broker, results=broker, **conf) as deployment:
         parent = deployment.start("serve", "flame", "serve")
         parent.says("serving confirm")

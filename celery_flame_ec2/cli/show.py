@@ -17,6 +17,9 @@ from .. import boot, workers
 from ..backends import open_backend
 from ..broker import open_connection
 from ..config import Settings
+from ..errors import LeaseError
+from ..lease import open_lease
+from ..notes import Left, Notes
 from ..policy import Demand, Plan, Unknown
 from ..pool import letter, with_concurrency
 from ..presence import REPEAT
@@ -27,6 +30,7 @@ from ..settings import settings_of
 LISTEN = REPEAT + 0.5
 #: Seconds the broker may take while workers are asked.
 ASK_TIMEOUT = 5.0
+NOTHING = Left()
 NO_PARENT = (
     "no autoscaling worker answered, so unless `celery flame serve` runs somewhere nobody carries this out: start "
     "`celery worker --autoscale=MAX,MIN` (without --autoscale Celery ignores worker_autoscaler without a word)"
@@ -38,12 +42,15 @@ NO_PARENT = (
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]
 def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
-    """Show what would be done now for each pool, and why. Does nothing.
+    """Show what a parent that starts now would do for each pool, and why. Does nothing.
 
-    Exit code 69 says that broker or compute backend did not answer.
+    It goes on from what the parent that acts noted: its failed launches, and what it learned. Exit code 69 says that
+    broker or compute backend did not answer.
     """
     app: Celery = ctx.obj.app
-    service, demands = look(app, settings_of(app))
+    settings = settings_of(app)
+    left, trouble = noted(app, settings)
+    service, demands = look(app, settings, left)
     plans = {
         pool.settings.name: pool.decide(
             demands[pool.settings.name], time.time(), listing=service.unlisted(pool.settings.name)
@@ -53,6 +60,8 @@ def plan(ctx: click.Context, as_json: bool, **_: Any) -> None:
     service.close()
     unknown = is_unknown(service, demands)
     note = NO_PARENT if not unknown and not _has_parent(app) else None
+    if trouble is not None:
+        note = f"what failed and was learned before is unknown: {trouble}"
     if as_json:
         pools = {name: _plan_fields(each) for name, each in plans.items()}
         click.echo(json.dumps({"pools": pools, "note": note}, indent=2))
@@ -87,9 +96,22 @@ def user_data(ctx: click.Context, pool: str, show_secrets: bool, mime: bool, **_
         click.echo(f"user data of {chosen.ec2.launch_template_id}, if it has any, goes along (not read here)", err=True)
 
 
-def look(app: Celery, settings: Settings) -> tuple[Service, dict[str, Demand | Unknown]]:
-    """Look once at broker and compute backend, without acting; return what looked, and each pool's demand."""
+def noted(app: Celery, settings: Settings) -> tuple[Left, str | None]:
+    """Return what the acting parent noted, or why that is unknown."""
+    try:
+        return Notes(open_lease(app, settings)).read(), None
+    except LeaseError as exc:
+        return Left(), str(exc)
+
+
+def look(app: Celery, settings: Settings, left: Left = NOTHING) -> tuple[Service, dict[str, Demand | Unknown]]:
+    """Look once at broker and compute backend, without acting; return what looked, and each pool's demand.
+
+    It goes on from what was `left`, as a parent does that takes over.
+    """
     service = Service(app, settings, open_backend(app, settings))
+    for pool in service.pools:
+        pool.adopt(left, time.time())
     service.listen(LISTEN)
     return service, dict(service.look())
 

@@ -14,16 +14,15 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_UNAVAILABLE
 
 from ..config import Settings
-from ..errors import HoldingsError, LeaseError
+from ..errors import HoldingsError
 from ..holdings import open_holdings
-from ..lease import open_lease
-from ..notes import Ended, Learned, Left, Notes, Standing
+from ..notes import Ended, Learned, Standing
 from ..policy import Demand, Unknown, pause
 from ..pool import Pool
 from ..queues import Measurement
 from ..runner import Runner
 from ..settings import settings_of
-from .show import is_unknown, look
+from .show import is_unknown, look, noted
 
 
 @click.command(cls=CeleryCommand)
@@ -39,7 +38,7 @@ def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
     settings = settings_of(app)
     service, demands = look(app, settings)
     service.close()
-    left, trouble = _left(app, settings)
+    left, trouble = noted(app, settings)
     now = time.time()
     shown = {
         "owner": settings.owner,
@@ -55,14 +54,6 @@ def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
     }
     click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(_lines(shown)))
     ctx.exit(EX_UNAVAILABLE if is_unknown(service, demands) else 0)
-
-
-def _left(app: Celery, settings: Settings) -> tuple[Left, str | None]:
-    """Return what the acting parent noted, or why that is unknown."""
-    try:
-        return Notes(open_lease(app, settings)).read(), None
-    except LeaseError as exc:
-        return Left(), str(exc)
 
 
 def _held(app: Celery, settings: Settings, measurement: Measurement | None) -> int | None:

@@ -13,7 +13,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from tests.box.box import Box
-from tests.workers import Program
+from tests.workers import POLICY, Program
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -80,7 +80,8 @@ class Burst:
             "FLAME_BACKEND": "ec2",
             "FLAME_EC2": json.dumps(options | (ec2 or {})),
             "FLAME_POOLS": json.dumps({"burst": small | (pool or {})}),
-            "PYTHONPATH": str(PROJECT),
+            "FLAME_POLICY": POLICY,
+            "PYTHONPATH": f"{PROJECT}:{ROOT}",
             "C_FORCE_ROOT": "1",
         }
 

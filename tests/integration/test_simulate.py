@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from celery_flame_ec2.config import Settings
 from tests.integration.conftest import serve
 from tests.servers import RedisServer
 from tests.waiting import wait_until
@@ -26,7 +27,7 @@ POOLS = {"pool": {"queues": ["celery"], "max": 3, "max_concurrency": 2}}
 
 @pytest.fixture
 def work(tmp_path: Path) -> Iterator[Deployment]:
-    with Deployment(tmp_path, NOBODY, flame_pools=POOLS) as deployment:
+    with Deployment(tmp_path, NOBODY, flame_pools=POOLS, flame_policy=Settings().policy) as deployment:
         yield deployment
 
 

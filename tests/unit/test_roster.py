@@ -267,9 +267,11 @@ def test_an_adopted_runner_without_work_and_one_of_ours_change_nothing_that_was_
 def test_what_a_runner_took_never_gets_less() -> None:
     roster = new_roster()
     roster.launched([runner("a")], NOW)
+    counted = []
     for said in (5, 3, 6):
         roster.update(None, took("a", said), NOW + 1)
-    assert roster.taken == 6
+        counted.append(roster.taken)
+    assert counted == [5, 5, 6]
 
 
 def test_a_boot_is_timed_by_the_clock_of_the_parent_that_launched() -> None:

@@ -23,4 +23,5 @@ app.conf.task_reject_on_worker_lost = True
 app.conf.worker_autoscaler = "celery_flame_ec2:Autoscaler"
 app.conf.flame_backend = os.environ.get("FLAME_BACKEND", "local")
 app.conf.flame_ec2 = _from_json("FLAME_EC2", {})
+app.conf.flame_policy = os.environ.get("FLAME_POLICY", "celery_flame_ec2.policy:plan")
 app.conf.flame_pools = _from_json("FLAME_POOLS", {"default": {"queues": ["celery"], "max": 4}})
