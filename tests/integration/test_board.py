@@ -183,7 +183,7 @@ class Shop:
     def __init__(self, work: Deployment, board: str, queue: str, **conf: Any) -> None:
         self.work, self.board, self.queue, self.skipped = work, board, queue, 0.0
         pools = {"video": {"queues": [queue], "max": 2, "max_concurrency": 1}}
-        conf = {"flame_pools": pools, "flame_owner": OWNER, **conf}
+        conf = {"flame_pools": pools, "flame_owner": OWNER, "flame_policy": "tests.depth:plan", **conf}
         read = read_settings(conf, app_name="p", broker_urls=("sqs://",), environ={})
         self.settings: Settings = dataclasses.replace(read, board=board)
         self.app = Celery("p", broker=work.conf["broker_url"], set_as_current=False)
@@ -275,14 +275,19 @@ def test_a_policy_cordons_and_uncordons_and_an_uncordoned_runner_works(
     policy = "tests.integration.apps.policies:cordons"
     with opened(sqs_url, aws_url, tmp_path, unique_name("board"), flame_policy=policy) as shop:
         shop.runner("one")
+        shop.send("hold", 0, str(tmp_path / "one"))  # cordoned and idle they would end soon
+        wait_until(lambda: shop.work.noted("holding"), what="one at work", timeout=60)
         shop.runner("two")
-        shop.sees(one=("cordoned", 0), two=("up", 0))
+        shop.sees(one=("cordoned", 1), two=("up", 0))
         for number in range(4):
             shop.send("square", number)
         wait_until(lambda: shop.work.numbers("square") == [0, 1, 2, 3], what="four tasks", timeout=60)
         assert {entry["runner"] for entry in shop.work.noted("square")} == {"two"}
+        shop.send("hold", 1, str(tmp_path / "two"))
+        shop.sees(one=("cordoned", 1), two=("up", 1))
         told.write_text(json.dumps({"cordon": ["two"], "uncordon": ["one"]}))
-        shop.sees(one=("up", 0), two=("cordoned", 0))
+        shop.sees(one=("up", 1), two=("cordoned", 1))
+        (tmp_path / "one").touch()
         shop.send("square", 4)
         wait_until(lambda: len(shop.work.noted("square")) == 5, what="the fifth", timeout=60)
         assert shop.work.noted("square")[-1]["runner"] == "one"
@@ -318,7 +323,10 @@ def test_local_runners_speak_and_obey_through_a_directory(tmp_path: Path) -> Non
         parent = work.start("parent", "flame", "serve")
         parent.says(" is up, ", times=2)
         runners = work.has_runners(2)
-        one, two = runners
+        for number in range(2):  # cordoned and idle it would end soon
+            work.send("hold", number, str(tmp_path / f"released-{number}"))
+        wait_until(lambda: len(work.noted("holding")) == 2, what="both at work", timeout=60)
+        (one, held), (two, free) = ((entry["runner"], entry["number"]) for entry in work.noted("holding"))
 
         def tell(verb: str) -> str:
             done = work.run("flame", verb, one, "--timeout", "120", timeout=240)
@@ -327,10 +335,12 @@ def test_local_runners_speak_and_obey_through_a_directory(tmp_path: Path) -> Non
         assert tell("cordon") == f"{one} cordoned\n"
         shown = json.loads(work.run("flame", "status", "--json", timeout=180).stdout)["pools"]["pool"]["runners"]
         assert {runner["id"]: runner["state"] for runner in shown} == {one: "cordoned", two: "up"}
+        (tmp_path / f"released-{free}").touch()
         for number in range(4):
             work.send("square", number)
         wait_until(lambda: work.numbers("square") == [0, 1, 2, 3], what="four tasks", timeout=60)
         assert {entry["runner"] for entry in work.noted("square")} == {two}
         assert tell("uncordon") == f"{one} up\n"
+        (tmp_path / f"released-{held}").touch()
         os.kill(runners[two], signal.SIGTERM)
         parent.says(f"{two} ended: told by SIGTERM")

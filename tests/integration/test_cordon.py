@@ -27,11 +27,25 @@ class Pair:
         flame = {"pool": {"queues": self.queues, "max": 3, "max_concurrency": 1}}
         self.work = Deployment(directory, broker, flame_pools=flame, flame_owner="test", **conf)
 
-    def runner(self, name: str, **limits: Any) -> Program:
-        text = letter(self.queues[0], **{"idle_shutdown_after": 60.0, **limits}, more=self.queues[1:])
+    def runner(self, name: str, *, concurrency: int = 1, **limits: Any) -> Program:
+        limits = {"idle_shutdown_after": 60.0, **limits}
+        text = letter(self.queues[0], concurrency=concurrency, more=self.queues[1:], **limits)
         started = child(self.work, text, name=name)
         started.says("is up")
         return started
+
+    def keep_busy(self, name: str) -> None:
+        """Have the one runner that takes tasks now run one until `release`: cordoned and idle it would end soon."""
+        before = len(self.work.noted("holding"))
+        self.work.send("hold", before, str(self._file(name)), queue=self.queues[0])
+        wait_until(lambda: len(self.work.noted("holding")) > before, what="the task running")
+        assert self.work.noted("holding")[-1]["runner"] == name
+
+    def release(self, name: str) -> None:
+        self._file(name).touch()
+
+    def _file(self, name: str) -> Path:
+        return self.work.directory / f"released-{name}"
 
     def tell(self, verb: str, *names: str) -> str:
         ended = self.work.run("flame", verb, *names)
@@ -59,6 +73,7 @@ def pair(request: pytest.FixtureRequest, tmp_path: Path, unique_name: Callable[[
 
 def test_a_cordoned_runner_takes_nothing_and_an_uncordoned_one_works_at_once(pair: Pair) -> None:
     pair.runner("one")
+    pair.keep_busy("one")
     pair.runner("two")
     assert pair.tell("cordon", "one") == "one cordoned\n"
     pair.send(range(20))
@@ -66,11 +81,13 @@ def test_a_cordoned_runner_takes_nothing_and_an_uncordoned_one_works_at_once(pai
     pair.tell("cordon", "two")
     assert pair.tell("uncordon", "one") == "one up\n"
     pair.send(range(20, 30))
+    pair.release("one")
     assert {entry["runner"] for entry in pair.done(30)[20:]} == {"one"}
 
 
 def test_nothing_is_lost_or_run_twice_while_runners_are_cordoned_and_uncordoned_under_load(pair: Pair) -> None:
-    pair.runner("one")
+    pair.runner("one", concurrency=2)
+    pair.keep_busy("one")
     pair.runner("two")
     for turn, verb in enumerate(("cordon", "uncordon", "cordon", "uncordon")):
         pair.send(range(40 * turn, 40 * (turn + 1)), 0.05)
@@ -103,7 +120,11 @@ def test_status_shows_who_is_cordoned_and_a_policy_can_cordon(redis_url: str, tm
     with Deployment(tmp_path, redis_url, flame_pools=flame, flame_policy=policy) as work:
         parent = work.start("parent", "flame", "serve", WORK_TOLD=str(told))
         parent.says(" is up, ", times=2)
-        first, second = work.has_runners(2)
+        work.has_runners(2)
+        for number in range(2):
+            work.send("hold", number, str(tmp_path / f"released-{number}"))
+        wait_until(lambda: len(work.noted("holding")) == 2, what="both at work")
+        (first, held), (second, free) = ((entry["runner"], entry["number"]) for entry in work.noted("holding"))
 
         def states() -> dict[str, str]:
             shown = json.loads(work.run("flame", "status", "--json").stdout)
@@ -112,6 +133,7 @@ def test_status_shows_who_is_cordoned_and_a_policy_can_cordon(redis_url: str, tm
         told.write_text(json.dumps({"cordon": [first]}))
         parent.says(f"told to cordon: {first}")
         wait_until(lambda: states() == {first: "cordoned", second: "up"}, what="it cordoned")
+        (tmp_path / f"released-{free}").touch()
         for number in range(6):
             work.send("square", number)
         wait_until(lambda: len(work.noted("square")) == 6, what="six tasks")
@@ -120,6 +142,7 @@ def test_status_shows_who_is_cordoned_and_a_policy_can_cordon(redis_url: str, tm
         parent.says(f"told to uncordon: {first}")
         wait_until(lambda: states() == {first: "up", second: "up"}, what="it uncordoned")
         assert len(re.findall("told to cordon", parent.output)) == 1  # confirmed by its own words
+        (tmp_path / f"released-{held}").touch()
 
 
 def test_a_cordoned_runner_that_connects_anew_stays_cordoned(tmp_path: Path) -> None:
@@ -127,6 +150,7 @@ def test_a_cordoned_runner_that_connects_anew_stays_cordoned(tmp_path: Path) -> 
         pair = Pair(tmp_path, server.url, "anew")
         with pair.work:
             runner = pair.runner("one")
+            pair.keep_busy("one")
             pair.tell("cordon", "one")
             server.restart()
             runner.says("Connected to", times=2)
@@ -135,6 +159,7 @@ def test_a_cordoned_runner_that_connects_anew_stays_cordoned(tmp_path: Path) -> 
             pair.runner("two")
             assert {entry["runner"] for entry in pair.done(2)} == {"two"}
             assert pair.tell("uncordon", "one") == "one up\n"
+            pair.release("one")
 
 
 def test_who_is_no_runner_is_refused_by_name(pair: Pair) -> None:
