@@ -103,6 +103,9 @@ class Service:
         self._unlisted = dict.fromkeys(self._by_name, Unknown(why="the runners were not listed yet"))
         self._listed: tuple[Runner, ...] | None = None
         self._listed_at = float("-inf")
+        #: Since when runners are heard, as of the last round, and when that was last found to be over.
+        self._heard_since: float | None = None
+        self._lost_at = float("-inf")
         self._complaints: dict[str, tuple[str, float]] = {}
 
     def run(self) -> None:
@@ -346,6 +349,7 @@ class Service:
             return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
         local, demands = self._local(), {}
         words = self._watch.words
+        self._notice_deafness()
         for pool in self.pools:
             demand = self._demand(pool, measurement, local)
             self._learn(pool, demand, local, words)
@@ -373,8 +377,13 @@ class Service:
         own = (local.active, local.taken) if local.takes_only(pool.settings.queues) else None
         return pool.learn(now, waiting=demand.waiting, running=demand.running, local=own)
 
+    def _notice_deafness(self) -> None:
+        if self._heard_since is not None and self._watch.since != self._heard_since:
+            self._lost_at = self._now()
+        self._heard_since = self._watch.since
+
     def _knows(self, pool: Pool, words: Mapping[str, Word], now: float) -> bool:
-        """Tell whether what runners of a pool took is known: they are heard, and told it since they began to be."""
+        """Tell whether what runners of a pool took is known: they are heard, and told it since they were not."""
         runners, since = pool.roster.runners, self._watch.since
         if since is None:
             return False
@@ -382,7 +391,7 @@ class Service:
             return False
         if now - since > 2 * REPEAT:
             return True
-        return all(words[each.id].heard_at >= since for each in runners if each.id in words)
+        return all(words[each.id].heard_at >= self._lost_at for each in runners if each.id in words)
 
     # trouble
 

@@ -462,10 +462,23 @@ def test_what_runners_said_before_they_could_not_be_heard_teaches_nothing() -> N
     one = work.runner("one")
     watching.words = up(one, work.clock(), active=1, taken=1)
     assert learns(service)
+    watching.since = None
     work.clock.now += 60
+    assert not learns(service)
     watching.since = work.clock()
     assert not learns(service)
     work.clock.now += 5
     watching.words = up(one, work.clock(), active=1, taken=200)
     assert learns(service)
     assert (past(service).ended, past(service).arrivals.span) == (0, 0)
+
+
+def test_what_runners_said_before_a_parent_first_heard_itself_counts() -> None:
+    work = Deployed()
+    service, watching, _ = work.parent()
+    watching.since = None
+    watching.words = up(work.runner("one"), work.clock(), active=1, taken=1)
+    assert not learns(service)
+    work.clock.now += 5
+    watching.since = work.clock()
+    assert learns(service)

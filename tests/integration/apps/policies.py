@@ -22,7 +22,13 @@ def telling(settings: Any, demand: Demand | Unknown, *looked_at: Any) -> Plan:
     """Plan as usual, and write what the parent learned until now to the file WORK_LEARNED."""
     if isinstance(demand, Demand):
         past, file = demand.past, Path(os.environ["WORK_LEARNED"])
-        told = {"ended": past.ended, "runtime": past.runtime, "boot": past.boot, "local": demand.local}
+        told = {
+            "knows": past.last is not None,
+            "ended": past.ended,
+            "runtime": past.runtime,
+            "boot": past.boot,
+            "local": demand.local,
+        }
         file.with_suffix(".new").write_text(json.dumps(told))
         file.with_suffix(".new").replace(file)
     return depth.plan(settings, demand, *looked_at)
