@@ -7,12 +7,18 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from celery_flame_ec2.config import read_settings
+from celery_flame_ec2.lease import open_lease
+from celery_flame_ec2.notes import Learned, Notes, Standing
+from celery_flame_ec2.policy import Failures
+from celery_flame_ec2.pool import _fingerprint
 from tests.servers import free_port
 from tests.slow_aws import SlowAws
 from tests.waiting import wait_until
@@ -190,6 +196,27 @@ def test_status_tells_why_launches_rest(redis_url: str, tmp_path: Path) -> None:
         assert "did not come up" in told["breaker"]["cause"]
         text = work.run("flame", "status").stdout
     assert re.search(r"launches failed in a row: \d+; the next .*; local-\w+ did not come up: ", text)
+
+
+def test_plan_and_status_go_on_from_what_the_acting_parent_noted(redis_url: str, tmp_path: Path) -> None:
+    learned = Learned(at=time.time(), runtime=2.5, boot=7.0, arriving=0.25)
+    failures = Failures(count=3, at=time.time(), cause="no room", pause=3600.0)
+    conf = {"flame_pools": pools(), "flame_owner": "noted", "flame_lease": redis_url}
+    settings = read_settings(conf, app_name="p", broker_urls=(redis_url,), environ={})
+    with Deployment(tmp_path, redis_url, **conf, flame_policy="tests.integration.apps.policies:telling") as work:
+        lease = open_lease(work.client, settings)
+        lease.renew()
+        ours = _fingerprint(settings.pools[0])
+        Notes(lease).keep(set(), {"pool": Standing(failures=failures, learned=learned, settings=ours)})
+        work.send("square", 1)
+        planned = json.loads(work.run("flame", "plan", "--json", WORK_LEARNED=str(tmp_path / "seen")).stdout)
+        told = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]
+        text = work.run("flame", "status").stdout
+    assert "after no room" in planned["pools"]["pool"]["reason"]
+    seen = json.loads((tmp_path / "seen").read_text())
+    assert (round(seen["runtime"], 1), seen["boot"]) == (2.6, 7.0)
+    assert told["learned"].items() >= {"runtime": 2.5, "boot": 7.0, "arriving": 0.25}.items()
+    assert "s ago: runtime 2.5 s, 0.25 tasks arrive a second, boots take 7 s" in text
 
 
 def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tmp_path: Path) -> None:
