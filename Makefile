@@ -11,7 +11,8 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/py
 SERVERS := openssl rabbitmq-server redis-server
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-confirm bench-launch bench-policy bench-queues chaos-launch endings soak clean
+.PHONY: demo test lint box bench-burst bench-confirm bench-launch bench-policy bench-queues bench-simulate \
+	chaos-launch docs-policy endings soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -51,9 +52,17 @@ bench-queues: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/python -m benchmarks.queues $(if $(JSON),--json $(JSON))
 
+# how long 200,000 tasks over 11 days take to simulate, on one core
+bench-simulate: $(VENV)/.tools
+	$(BIN)/python -m benchmarks.simulate $(if $(JSON),--json $(JSON))
+
 # the parent's rounds against a virtual EC2, by a state machine: SCHEDULES=n of 50 steps each
 chaos-launch: $(VENV)/.tools
 	SCHEDULES=$(or $(SCHEDULES),1000) $(BIN)/python -m pytest -q -n 2 tests/chaos
+
+# docs/policy-benchmark.md and its pictures: the whole table, the aims, and how much each constant matters
+docs-policy: $(VENV)/.tools
+	$(BIN)/python -m benchmarks.policy --docs docs/policy-benchmark.md $(if $(LOADS),--loads $(LOADS))
 
 # what every ending does to tasks, on real brokers: ENDINGS=n in each cell CELLS="redis/late/idle sqs/*/told" JSON=file
 endings: $(VENV)/.tools

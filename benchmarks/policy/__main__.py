@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
-from benchmarks.policy import oracle
+from benchmarks.policy import docs, oracle, sensitivity
 from benchmarks.policy.aims import judge
 from benchmarks.policy.contenders import contenders
 from benchmarks.policy.loads import loads
 from benchmarks.policy.runs import Row, Setting, jobs, play_all
+from benchmarks.policy.sensitivity import Change
 from benchmarks.policy.table import aim_lines, lines
 
 POLICY = "celery_flame_ec2.policy:plan"
@@ -22,7 +23,10 @@ BOOTS, SLOTS = (15.0, 60.0, 180.0), (1, 4, 16)
 
 def main() -> None:
     """Print the tables, and write the figures where asked."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.docs and (arguments.all or arguments.policies):
+        parser.error("--docs is a page of one boot time, one number of slots and all policies")
     pairs = product(BOOTS, SLOTS) if arguments.all else [(arguments.boot, arguments.slots)]
     settings = [
         Setting(boot=boot, slots=slots, traces=tuple(arguments.traces), ours=arguments.ours) for boot, slots in pairs
@@ -33,8 +37,17 @@ def main() -> None:
         aims = judge(rows)
         print("\n".join((*lines(setting, rows), "", *aim_lines(aims), "")), flush=True)
         figures.append({"boot": setting.boot, "slots": setting.slots, "rows": rows, "aims": aims})
+        if arguments.docs:
+            docs.write(arguments.docs, setting, rows, aims, _changes(arguments.sensitivity, arguments.loads))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1, default=asdict) + "\n")
+
+
+def _changes(file: Path | None, load_filter: Sequence[str]) -> Iterable[Change]:
+    """Return what became of each changed constant: as a file says, or played now."""
+    if file is None:
+        return sensitivity.changes(load_filter)
+    return [Change(**each) for each in json.loads(file.read_text())]
 
 
 def _rows(setting: Setting, load_filter: Sequence[str], policy_filter: Sequence[str]) -> list[Row]:
@@ -59,6 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--loads", nargs="*", default=[], help="only loads whose names hold one of these")
     parser.add_argument("--policies", nargs="*", default=[], help="only policies whose names hold one of these")
     parser.add_argument("--ours", default=POLICY, help="our policy as module:name; a class is made anew for each run")
+    parser.add_argument("--docs", type=Path, help="write tables, aims, constants and pictures as a page, here")
+    parser.add_argument("--sensitivity", type=Path, help="for --docs: figures that benchmarks.policy.sensitivity wrote")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +19,16 @@ from celery_flame_ec2.config import PoolSettings
 from celery_flame_ec2.simulate import Conditions, Outcome, simulate
 
 SEED = 1
-MAX = 100
 PROCESSES = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Setting:
-    """What all runs of one table share. `boot` in seconds."""
+    """What all runs of one table share. `boot` in seconds; `most` is the pool's max."""
 
     boot: float = 60.0
     slots: int = 4
+    most: int = 100
     traces: tuple[Path, ...] = ()
     ours: str
     constants: Mapping[str, float] = field(default_factory=dict)
@@ -54,14 +55,15 @@ def play(setting: Setting, load_name: str, contender_name: str) -> Row:
     load = loads(setting.traces)[load_name]
     began = time.process_time()
     if contender_name == oracle.NAME:
-        outcome = oracle.foresee(load.tasks(), machines=MAX, slots=setting.slots)
+        outcome = oracle.foresee(load.tasks(), machines=setting.most, slots=setting.slots)
     else:
-        outcome = _simulated(setting, load, contenders(setting.ours, setting.constants)[contender_name])
+        outcome = simulated(setting, load, contenders(setting.ours, setting.constants)[contender_name])
     return _row(load_name, contender_name, outcome, time.process_time() - began)
 
 
-def _simulated(setting: Setting, load: Load, contender: Contender) -> Outcome:
-    pool = PoolSettings(name="bench", queues=("bench",), max=MAX, max_concurrency=setting.slots)
+def simulated(setting: Setting, load: Load, contender: Contender, *, until: float = math.inf) -> Outcome:
+    """Return how one contender fares on one load, or on its first `until` seconds."""
+    pool = PoolSettings(name="bench", queues=("bench",), max=setting.most, max_concurrency=setting.slots)
     return simulate(
         load.tasks(),
         dataclasses.replace(pool, **contender.pool),
@@ -70,6 +72,7 @@ def _simulated(setting: Setting, load: Load, contender: Contender) -> Outcome:
         interval=max(contender.interval, load.interval),
         settled=contender.settled,
         seed=SEED,
+        until=until,
     )
 
 

@@ -12,8 +12,8 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import celery_flame_ec2
@@ -43,18 +43,23 @@ def main() -> None:
     parser.add_argument("--loads", nargs="*", default=[], help="only loads whose names hold one of these")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     arguments = parser.parse_args()
-    base = _play([], arguments.loads)
     print(f"{'':28}{'value':>10}{'waiting':>10}{'billed':>10}", flush=True)
-    changes = []
-    for name, value in _variations():
-        changes.append(_compared(name, value, base, _play([f"{name}={value}"], arguments.loads)))
-        change = changes[-1]
+    found = []
+    for change in changes(arguments.loads):
+        found.append(change)
         print(f"{change.name:28}{change.value:>10g}{change.wait:>10.3f}{change.bill:>10.3f}", flush=True)
     if arguments.json:
-        arguments.json.write_text(json.dumps([{f: getattr(c, f) for f in c.__slots__} for c in changes], indent=1))
+        arguments.json.write_text(json.dumps([asdict(change) for change in found], indent=1) + "\n")
 
 
-def _variations() -> Iterable[tuple[str, float]]:
+def changes(load_filter: Sequence[str]) -> Iterator[Change]:
+    """Yield one change after the other: each takes as long as our policy at its default target on all loads."""
+    base = _play([], load_filter)
+    for name, value in _variations():
+        yield _compared(name, value, base, _play([f"{name}={value}"], load_filter))
+
+
+def _variations() -> Iterator[tuple[str, float]]:
     root = Path(celery_flame_ec2.__file__).parent
     for module in MODULES:
         for name, value in numbers(root / f"{module}.py").items():
