@@ -69,7 +69,7 @@ class Pool:
     ) -> None:
         """Take in what the backend lists (None: nothing new) and what the runners say, if they can be heard at all.
 
-        `since` is when they began to be heard, in seconds since the epoch, None while they are not.
+        `since` is when they began to be heard again, in seconds since the epoch, None while they are not.
         """
         self._changes = self.roster.update(listed, words, now)
         if not hears:

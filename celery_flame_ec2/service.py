@@ -157,7 +157,7 @@ class Service:
         began = self._now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
         self._watch.catch_up(anew=self._misses_some())
-        words, since = self._watch.words, self._watch.since
+        words, since = self._watch.words, self._watch.since if self._lost_at > float("-inf") else 0.0
         for pool in self.pools:
             name = pool.settings.name
             pool.look(mine.get(name), words, began, hears=self._watch.hears(name), since=since)
@@ -385,9 +385,9 @@ class Service:
     def _knows(self, pool: Pool, words: Mapping[str, Word], now: float) -> bool:
         """Tell whether what runners of a pool took is known: they are heard, and told it since they were not."""
         runners, since = pool.roster.runners, self._watch.since
-        if since is None:
-            return False
-        if not self._watch.hears(pool.settings.name) and any(each.state is RunnerState.UP for each in runners):
+        if all(each.state is RunnerState.BOOTING for each in runners):
+            return True  # nobody takes anything
+        if since is None or not self._watch.hears(pool.settings.name):
             return False
         if now - since > 2 * REPEAT:
             return True

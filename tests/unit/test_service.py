@@ -13,7 +13,7 @@ from kombu import Connection
 
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BackendError, DemandUnknown, ListingPartial
-from celery_flame_ec2.experience import Experience
+from celery_flame_ec2.experience import FIRST_BOOT, Experience
 from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.lease.base import TTL
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
@@ -416,6 +416,29 @@ def test_a_parents_own_tasks_teach_where_it_takes_no_others(queues: set[str], al
     assert seen == ((on_runners + 3, 70) if alone else (on_runners, 0))
 
 
+def test_a_boot_teaches_though_a_parent_did_not_hear_itself_yet_but_not_one_it_was_deaf_in() -> None:
+    work = Deployed()
+    service, watching, lease = work.parent()
+    watching.since, watching.waiting = None, 1
+    work.rounds(service, 10, lease)
+    (first,) = work.backend.living
+    watching.words = up(first, work.clock())
+    service.look()
+    watching.since = work.clock()
+    service.look()
+    learned = past(service).boot
+    assert learned < FIRST_BOOT
+    watching.waiting = 2
+    work.rounds(service, 5, lease)
+    watching.since = None
+    work.rounds(service, 30, lease)
+    (_, second) = work.backend.living
+    watching.since = work.clock()
+    watching.words = {**up(first, work.clock()), **up(second, work.clock())}
+    assert learns(service)
+    assert past(service).boot == learned
+
+
 def learns(service: Service) -> bool:
     service.look()
     return past(service).last is not None
@@ -440,6 +463,11 @@ def test_while_runners_are_not_heard_nothing_is_learned() -> None:
     work = Deployed()
     service, watching, _ = work.parent()
     watching.since = None
+    assert learns(service), "nobody is there to be heard"
+    one = work.runner("one")
+    service._listed_at = float("-inf")
+    assert learns(service), "it boots, and takes nothing"
+    watching.words = up(one, work.clock())
     assert not learns(service)
 
 
