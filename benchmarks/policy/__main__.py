@@ -21,10 +21,10 @@ POLICY = "celery_flame_ec2.policy:plan"
 BOOTS, SLOTS = (15.0, 60.0, 180.0), (1, 4, 16)
 
 
-def main() -> None:
-    """Print the tables, and write the figures where asked."""
+def main(words: Sequence[str] | None = None) -> None:
+    """Print the tables, and write the figures where asked; without `words`, as the command line says."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.docs and (arguments.all or arguments.policies):
         parser.error("--docs is a page of one boot time, one number of slots and all policies")
     pairs = product(BOOTS, SLOTS) if arguments.all else [(arguments.boot, arguments.slots)]

@@ -23,7 +23,7 @@ PAGE = """\
 # The policy against others
 
 How long do tasks wait, and what is billed: with this policy, with those of other tools, and with an oracle that knows
-the future and boots in no time? Simulated ([Simulate](simulate.md) says what is modelled), each load with at most {most}
+the future and boots in no time? Simulated ([Simulate](simulate.md) says what is modelled), with at most {most}
 machines.
 
 ```sh
