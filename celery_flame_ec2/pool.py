@@ -117,6 +117,7 @@ class Pool:
             self.roster.failures = standing.failures
         if standing is not None and standing.learned is not None:
             self.past = _recalled(standing.learned, self.past, now)
+            self._learned = _learned(self.past, None, now)
 
     @property
     def standing(self) -> Standing:
@@ -278,7 +279,7 @@ def _learned(past: Experience, before: Learned | None, now: float) -> Learned | 
     if before is not None and now - before.at < NOTE_EVERY:
         return before
     runtime = round(past.runtime, 3) if past.ended >= ENOUGH else None
-    arriving = round(past.arrivals.lasting, 4)
+    arriving = round(max(past.arrivals.steady, past.arrivals.lasting), 4)
     learned = Learned(at=round(now, 1), runtime=runtime, boot=round(past.boot, 1), arriving=arriving)
     if before is not None and not arriving and dataclasses.replace(learned, at=before.at) == before:
         return before

@@ -527,10 +527,15 @@ def test_the_next_parent_goes_on_from_what_was_learned(backend: ListBackend) -> 
     pool, fresh = new_pool(backend), new_pool(backend)
     do_round(pool, Demand(waiting=1))
     busy(pool, 600, runtime=5)
-    fresh.adopt(Left(standings={"video": pool.standing}), NOW + 600)
+    left = Left(standings={"video": pool.standing})
+    fresh.learn(NOW + 599, waiting=0, running=0)
+    fresh.adopt(left, NOW + 600)
     assert fresh.past.runtime == pytest.approx(5, rel=0.1)
-    assert fresh.past.arrivals.lasting == pytest.approx(pool.past.arrivals.lasting, rel=0.3)
+    assert fresh.past.arrivals.lasting == pytest.approx(1 / 5, rel=0.2)
     assert fresh.past.at_least is None
+    again = new_pool(backend)
+    again.adopt(Left(standings={"video": fresh.standing}), NOW + 600)
+    assert again.past.runtime == pytest.approx(5, rel=0.2), "and the one after that, if it comes at once"
 
 
 def test_of_long_ago_only_runtime_and_boots_are_taken_over(backend: ListBackend) -> None:
