@@ -30,6 +30,8 @@ from ..simulate.words import Flow, parse_flow, parse_seconds
 C = TypeVar("C", bound=Callable[..., Any])
 #: A load can be played as often as it is asked for, each time the same.
 Load = Callable[[], Iterable[Task]]
+#: Seconds without any change after which the policy is not asked again before there is one: what it saw has faded.
+SETTLED = 4 * 3600.0
 
 #: What says how a described load goes on -> the loads it belongs to, and what holds where it is not said.
 DETAILS: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -56,6 +58,12 @@ def _reads(parse: Callable[[str], Any]) -> dict[str, Any]:
         return None if value is None else read_one(value)
 
     return {"callback": callback}
+
+
+def _svg(_: click.Context, __: click.Parameter, path: Path | None) -> Path | None:
+    if path is not None and path.suffix.lower() != ".svg":
+        raise click.BadParameter(f"an SVG is drawn: name it *.svg, got {str(path)!r}")
+    return path
 
 
 TIME = {"metavar": "TIME", **_reads(parse_seconds)}
@@ -118,6 +126,7 @@ def _option(group: str, *names: str, **how: Any) -> Callable[[C], C]:
     "Output",
     "--picture",
     type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    callback=_svg,
     help="An SVG file to draw queue, runners and waiting in.",
 )
 @click.pass_context
@@ -227,7 +236,7 @@ def _runs(settings: Settings, pools: list[PoolSettings], load: Load, options: di
         # A policy may remember what it saw: each run begins without memories.
         outcome = simulate(
             load(), pool, copy.deepcopy(policy), conditions=conditions, interval=settings.interval,
-            seed=options["seed"], **limits,
+            seed=options["seed"], settled=SETTLED, **limits,
         )  # fmt: skip
         slots, price = pool.max_concurrency or 1, pool.ec2.hourly_price
         runs.append(Run(target_wait=pool.target_wait, slots=slots, price=price, amount=amount, outcome=outcome))

@@ -2,7 +2,7 @@
 
 SWF, https://www.cs.huji.ac.il/labs/parallel/workload/swf.html: one job a line, fields separated by blanks, field 2 the
 submit time and field 4 the run time in seconds; lines that begin with `;` are comments. A job without a positive run
-time never ran and is left out.
+time never ran and is left out, and so is one without a submit time: what is not known is -1.
 
 CSV: a header that names `arrival` and `runtime`, perhaps `queue` and others. An arrival is seconds, from any moment, or
 an ISO 8601 timestamp, UTC where it names no offset; a runtime is seconds, 0 or more. Lines need not be in order.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import itertools
 import math
 import re
 import zlib
@@ -29,37 +30,49 @@ ARRIVAL, RUNTIME, QUEUE = "arrival", "runtime", "queue"
 LONGEST_LINE = 10_000
 #: The largest number of seconds: not even milliseconds since the epoch, taken for seconds, are more.
 LONGEST = 1e13
+#: Tasks that are read, at most: about a GB.
+MOST = 10_000_000
+#: Other queues that are named where a file holds no task of those that were asked for, at most.
+OTHERS = 5
 
 
-def read_trace(path: Path, *, queues: Collection[str] = ()) -> list[Task]:
+def read_trace(path: Path, *, queues: Collection[str] = (), most: int = MOST) -> list[Task]:
     """Return the tasks of a recorded load in the order of their arrivals, the first of which is 0.
 
     Where the file tells each task's queue, and `queues` is not empty, only tasks of these are returned.
 
     Raises:
-        TraceError: it cannot be read, or holds no task; names file, line and reason.
+        TraceError: it cannot be read, or holds no task or more than `most`; names file, line and reason.
     """
     try:
         with path.open("rb") as raw:
             packed = raw.read(len(GZIP)) == GZIP
             raw.seek(0)
-            tasks = _tasks(path, gzip.GzipFile(fileobj=raw) if packed else raw, frozenset(queues))
+            tasks = _tasks(path, gzip.GzipFile(fileobj=raw) if packed else raw, frozenset(queues), most)
     except (OSError, EOFError, zlib.error) as exc:
-        raise TraceError(f"{path}: cannot be read: {exc}") from exc
+        raise TraceError(f"{path}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     tasks.sort(key=lambda task: task.arrival)
     start = tasks[0].arrival
     return [Task(task.arrival - start, task.runtime) for task in tasks]
 
 
-def _tasks(path: Path, file: IO[bytes] | gzip.GzipFile, queues: frozenset[str]) -> list[Task]:
+def _tasks(path: Path, file: IO[bytes] | gzip.GzipFile, queues: frozenset[str], most: int) -> list[Task]:
     lines = _Lines(path, file)
     first = next((line for line in lines if line), "")
     lines.refuse(not first, "there is nothing in it")
-    reader = _swf(lines, first) if first[0] in ";0123456789-+." else _csv(lines, first, queues)
-    tasks = list(reader)
+    others: set[str] = set()
+    reader = _swf(lines, first) if first[0] in ";0123456789-+." else _csv(lines, first, queues, others)
+    tasks = list(itertools.islice(reader, most + 1))
+    lines.refuse(len(tasks) > most, f"more than {most:,} tasks")
     if not tasks:
-        raise TraceError(f"{path}: no task in it" + (f" of queue {', '.join(sorted(queues))}" if queues else ""))
+        raise TraceError(f"{path}: no task in it{_of(queues, others)}")
     return tasks
+
+
+def _of(queues: frozenset[str], others: set[str]) -> str:
+    """Say of which queue there is no task, where there are of others."""
+    named = ", ".join(map(_shown, sorted(others)))
+    return f" of queue {', '.join(sorted(queues))}, only of {named}" if others else ""
 
 
 class _Lines:
@@ -107,12 +120,12 @@ def _swf(lines: _Lines, line: str | None) -> Iterator[Task]:
             fields = line.split()
             lines.refuse(len(fields) < 4, f"neither a job of SWF (4 fields or more) nor a CSV header: {_shown(line)}")
             arrival, runtime = lines.seconds(fields[1], "field 2 (submit)"), lines.seconds(fields[3], "field 4 (run)")
-            if runtime > 0:
+            if runtime > 0 and arrival >= 0:
                 yield Task(arrival, runtime)
         line = next(lines, None)
 
 
-def _csv(lines: _Lines, first: str, queues: frozenset[str]) -> Iterator[Task]:
+def _csv(lines: _Lines, first: str, queues: frozenset[str], others: set[str]) -> Iterator[Task]:
     header = [name.strip().lower() for name in _row(lines, first)]
     for name in (ARRIVAL, RUNTIME):
         lines.refuse(header.count(name) != 1, f"neither a job of SWF nor a CSV header with {name!r}: {_shown(first)}")
@@ -128,6 +141,8 @@ def _csv(lines: _Lines, first: str, queues: frozenset[str]) -> Iterator[Task]:
         lines.refuse(len(kinds) > 1, "an arrival in seconds and another as a timestamp in one file")
         if queue is None or row[queue] in queues:
             yield Task(arrival, runtime)
+        elif len(others) < OTHERS:
+            others.add(row[queue])
 
 
 def _row(lines: _Lines, line: str) -> list[str]:

@@ -28,6 +28,10 @@ REFUSED = {
     "a target out of bounds": (("--burst", "5x1", "--target-wait", "2d"), "'target_wait' must be a number from 0"),
     "another pool": (("video", "--burst", "5x1"), "there is no flame pool 'video' (known: pool)"),
     "no file": (("--trace", "nowhere.csv"), "nowhere.csv: cannot be read"),
+    "a picture of another kind": (
+        ("--burst", "5x1", "--picture", "x.png"),
+        "an SVG is drawn: name it *.svg, got 'x.png'",
+    ),
     "no place for a picture": (("--burst", "5x1", "--picture", "no/where.svg"), "--picture no/where.svg: No such file"),
 }
 
@@ -89,6 +93,14 @@ def test_a_price_gives_the_cost() -> None:
     priced = {"pool": {**POOLS["pool"], "hourly_price": 2.0}}
     (run,) = figures("--burst", "40x10", pools=priced)["runs"]
     assert run["cost"] == pytest.approx(run["billed_hours"] * 2)
+
+
+def test_a_task_that_runs_for_ages_does_not_take_ages(tmp_path: Path) -> None:
+    trace = tmp_path / "load.csv"
+    trace.write_text("arrival,runtime\n0,1e12\n")
+    (run,) = figures("--trace", str(trace))["runs"]
+    assert run["finished"] == 1
+    assert run["ended_at"] > 1e12
 
 
 def test_boots_that_a_parent_would_not_wait_for_are_noted() -> None:

@@ -100,8 +100,25 @@ def test_tasks_of_other_queues_are_left_out_where_the_file_names_queues(file: Pa
     text = "arrival,runtime,queue\n1,2,video\n2,3,mail\n3,4,audio\n"
     assert len(read(file, text)) == 3
     assert read_trace(file, queues={"mail", "audio"}) == [Task(0.0, 3.0), Task(1.0, 4.0)]
-    with pytest.raises(TraceError, match="no task in it of queue celery"):
+    with pytest.raises(TraceError, match=r"no task in it of queue celery, only of 'audio', 'mail', 'video'$"):
         read_trace(file, queues={"celery"})
+
+
+def test_a_file_without_any_task_is_not_blamed_on_the_queue(file: Path) -> None:
+    file.write_text("arrival,runtime,queue\n")
+    with pytest.raises(TraceError, match=r"no task in it$"):
+        read_trace(file, queues={"celery"})
+
+
+def test_a_job_whose_submit_time_is_not_known_is_left_out(file: Path) -> None:
+    assert read(file, "1 -1 0 60\n2 10 -1 5\n3 30 -1 7 -1\n") == [Task(0.0, 5.0), Task(20.0, 7.0)]
+
+
+def test_a_file_with_more_tasks_than_memory_is_given_to_is_refused(file: Path) -> None:
+    file.write_text("arrival,runtime\n" + "1,2\n" * 4)
+    assert len(read_trace(file, most=4)) == 4
+    with pytest.raises(TraceError, match="line 5: more than 3 tasks"):
+        read_trace(file, most=3)
 
 
 def test_queues_are_no_matter_where_the_file_names_none(file: Path) -> None:

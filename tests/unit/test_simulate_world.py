@@ -210,7 +210,7 @@ class TestMachines:
         before, after, later = (script.seen[at][0].past for at in (99.0, 100.0, 110.0))
         assert before.boot < after.boot < 100.0
         assert later.boot == after.boot
-        assert (before.taken, after.taken, later.taken) == (0, 2, 3)
+        assert [past.last and past.last.taken for past in (before, after, later)] == [0, 2, 3]
 
     def test_a_parent_sees_boots_as_they_happened(self) -> None:
         script = Script(at_0=launch(1))
