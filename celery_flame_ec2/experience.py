@@ -108,16 +108,16 @@ class Experience:
         if last is None or look.at <= last.at:
             return replace(self, last=look, boot=boot, arrivals=replace(self.arrivals, since=look.at, span=0.0))
         took, elapsed = look.taken - last.taken, look.at - last.at
-        arrivals = self.arrivals.after(look.waiting - last.waiting + took, look.at)
-        ended = took - look.running + last.running
-        if not (ended or look.running or last.running):
-            return Experience(last=look, arrivals=arrivals, quick=self.quick, slow=self.slow, ended=self.ended, boot=boot)
-        seconds = (last.running + look.running) / 2 * elapsed
+        ended, seconds = took - look.running + last.running, (last.running + look.running) / 2 * elapsed
+        quick, slow = self.quick, self.slow
+        if ended or seconds:  # what was learned does not fade while there is nothing to learn from
+            quick = quick.after(elapsed, QUICK, seconds=seconds, ended=ended)
+            slow = slow.after(elapsed, SLOW, seconds=seconds, ended=ended)
         return Experience(
             last=look,
-            arrivals=arrivals,
-            quick=self.quick.after(elapsed, QUICK, seconds=seconds, ended=ended),
-            slow=self.slow.after(elapsed, SLOW, seconds=seconds, ended=ended),
+            arrivals=self.arrivals.after(look.waiting - last.waiting + took, look.at),
+            quick=quick,
+            slow=slow,
             ended=self.ended + ended,
             boot=boot,
         )
@@ -134,7 +134,7 @@ class Experience:
 
     @property
     def at_least(self) -> float | None:
-        """Seconds for which a task runs at least, while too few were seen to their ends to know more; None from then on.
+        """Seconds that a task runs at least, while too few were seen to their ends to know more; None from then on.
 
         All that was worked, over all that were begun.
         """

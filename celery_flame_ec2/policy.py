@@ -16,12 +16,16 @@ FAILURE_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Launches in a row whose runners did not come up, after which only one is tried at a time.
 PROBE_AFTER = 2
-#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs (Poisson).
-SPARE = 2.0
-#: The same where tasks may wait: so that they wait for longer than target_wait once in exp(TAIL) times or less often.
-TAIL = 3.0
-#: Runners there may be before any task was seen to its end, where tasks may wait: how many are needed is a guess.
-FIRST_RUNNERS = 10
+#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs (Poisson):
+#: where tasks may wait, and where none shall.
+SPARE, SPARE_AT_ONCE = 2.0, 4.0
+#: No more are kept free than let a task wait for longer than target_wait once in exp(TAIL) times, where runtimes are
+#: exponential; they seldom are, and so it is more.
+TAIL = 10.0
+#: Runners launched beyond need where no task shall wait, for each one needed: some boots take longer, or fail.
+HEDGE = 0.1
+#: Runners there may be before ENOUGH tasks were seen to their ends, where tasks may wait: how many it takes is a guess.
+FIRST_RUNNERS = 25
 #: What a sum of floats may be off, in runners.
 ROUNDING = 1e-9
 #: States in which a runner takes work, or soon will.
@@ -39,7 +43,8 @@ class Unknown:
 class Demand:
     """Tasks, by count: waiting in the queues, running on runners, and what the parent's own processes can take.
 
-    `local` counts those of its processes that take from these queues alone, free or not. `past` is what the pool's queue taught until now.
+    `local` counts those of its processes that take from these queues alone, free or not. `past` is what the pool's
+    queue taught until now.
     """
 
     waiting: int
@@ -47,6 +52,11 @@ class Demand:
     local_free: int = 0
     local: int = 0
     past: Experience = field(default_factory=Experience)
+
+    @property
+    def unserved(self) -> int:
+        """Return how many tasks wait that the parent's own processes do not take at once."""
+        return max(0, self.waiting - self.local_free)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,7 +127,7 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
         return Plan(held=True, reason=unknown.why)  # type: ignore[union-attr]
     outlook = _outlook(pool, demand, fleet, now)
     uncordon = _cordoned(fleet)[: max(0, outlook.keep - fleet.count(RunnerState.UP), outlook.missing)]
-    here = fleet.count(*CAPACITY) + fleet.unclear
+    here = _here(fleet)
     wanted = min(pool.max, max(pool.min, here + outlook.missing))
     launch = min(wanted - here - len(uncordon), room(pool, fleet))
     reason = f"{_in_words(demand, outlook)}; {_standing(fleet)}"
@@ -139,50 +149,85 @@ class _Outlook:
 
 def _outlook(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> _Outlook:
     past, slots, runtime = demand.past, pool.max_concurrency or 1, demand.past.runtime
-    waiting = max(0, demand.waiting - demand.local_free)
     arriving = max(past.arrivals.steady, past.arrivals.lasting)
-    missing = _missing(pool, waiting, fleet, past, now) if waiting else 0
+    needed = max(_expected(pool, demand, arriving), _present(pool, demand))
+    return _Outlook(
+        missing=_missing(pool, demand, fleet, now) if demand.unserved else 0,
+        keep=max(pool.min, math.ceil(needed / slots - ROUNDING)),
+        runtime=runtime,
+        arriving=arriving,
+    )
+
+
+def _expected(pool: PoolSettings, demand: Demand, arriving: float) -> float:
+    """Return how many slots of runners it takes to serve what arrives, with some free for when more does.
+
+    In a queue that Poisson arrivals fill slots are busy as arrivals a second times runtime, and vary by its root.
+    """
+    runtime = demand.past.runtime
     busy = arriving * runtime
-    spare = SPARE * math.sqrt(busy)
+    on_runners = max(0.0, busy - demand.local)
     if pool.target_wait > 0:
-        spare = min(spare, TAIL * runtime / pool.target_wait)
-    else:
-        busy = max(busy, float(demand.running))
-    now_needed = waiting * runtime / (pool.target_wait + runtime) + demand.running if waiting else 0.0
-    keep = max(pool.min, math.ceil(max(busy + spare, now_needed) / slots - ROUNDING))
-    return _Outlook(missing=missing, keep=keep, runtime=runtime, arriving=arriving)
+        return on_runners + min(SPARE * math.sqrt(busy), TAIL * runtime / pool.target_wait)
+    on_runners = max(on_runners, float(demand.running))
+    return on_runners + SPARE_AT_ONCE * math.sqrt(on_runners)
 
 
-def _missing(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, now: float) -> int:
+def _present(pool: PoolSettings, demand: Demand) -> float:
+    """Return how many slots of runners it takes to start what waits now within `target_wait`."""
+    if not demand.unserved:
+        return 0.0
+    runtime = demand.past.runtime
+    return demand.unserved * runtime / (pool.target_wait + runtime) + demand.running
+
+
+def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> int:
     """Return how many runners more would find work once they are up.
 
-    Before any task has ended its runtime is a guess, and few are launched on a guess. But a task that runs for some
-    time already lasts for as long at least.
+    Before enough tasks have ended their runtime is a guess, and few are launched on a guess. But a task that runs for
+    some time already lasts for as long at least.
     """
-    guess = _useful(pool, waiting, fleet, past, past.runtime, now)
-    if past.at_least is None or past.last is None or pool.target_wait == 0:
+    past = demand.past
+    if pool.target_wait == 0:
+        return _at_once(pool, demand, fleet)
+    guess = _in_time(pool, demand, fleet, past.runtime, now)
+    if past.at_least is None or past.last is None:
         return guess
-    here = fleet.count(*CAPACITY) + fleet.unclear
-    known = _useful(pool, waiting, fleet, past, past.at_least, now) if past.at_least else 0
-    return max(known, min(guess, FIRST_RUNNERS - here))
+    known = _in_time(pool, demand, fleet, past.at_least, now) if past.at_least else 0
+    return max(known, min(guess, FIRST_RUNNERS - _here(fleet)))
 
 
-def _useful(pool: PoolSettings, waiting: int, fleet: Fleet, past: Experience, runtime: float, now: float) -> int:
+def _at_once(pool: PoolSettings, demand: Demand, fleet: Fleet) -> int:
+    """Return how many runners more it takes for each task that waits when they are up to have a slot of its own."""
+    past, slots = demand.past, pool.max_concurrency or 1
+    serving = slots * fleet.count(RunnerState.UP) + demand.local
+    left = demand.unserved + (past.arrivals.steady - serving / past.runtime) * past.boot
+    needed = max(0, math.ceil(left / slots - ROUNDING))
+    return max(0, needed + int(needed * HEDGE) - fleet.count(RunnerState.BOOTING) - fleet.unclear)
+
+
+def _in_time(pool: PoolSettings, demand: Demand, fleet: Fleet, runtime: float, now: float) -> int:
     """Return how many runners more it takes for all that waits when they are up to start within `target_wait` then.
 
     Slots that are there start one task each runtime; a new one starts one at once, and then so too.
     """
-    slots, boot, target = pool.max_concurrency or 1, past.boot, pool.target_wait
-    coming = [min(boot, max(0.0, now - r.launched_at)) for r in fleet.runners if r.state is RunnerState.BOOTING]
-    coming += [0.0] * fleet.unclear
-    up = fleet.count(RunnerState.UP)
-    started = slots * (up * boot / runtime + sum(1 + early / runtime for early in coming))
-    left = waiting + past.arrivals.steady * boot - started
+    past, slots, target = demand.past, pool.max_concurrency or 1, pool.target_wait
+    serving = slots * fleet.count(RunnerState.UP) + demand.local
+    #: Seconds for which each that boots now will have been up when one launched now is.
+    early = [min(past.boot, max(0.0, now - r.launched_at)) for r in fleet.runners if r.state is RunnerState.BOOTING]
+    coming = slots * (len(early) + fleet.unclear)
+    started = coming + (serving * past.boot + slots * sum(early)) / runtime
+    steady = past.arrivals.steady
+    left = demand.unserved + steady * past.boot - started
     if left <= 0:
         return 0
-    here = slots * (up + len(coming))
-    more = (left * runtime + past.arrivals.steady * runtime * target - here * target) / (target + runtime)
+    more = (left * runtime + (steady * runtime - serving - coming) * target) / (target + runtime)
     return max(0, math.ceil(more / slots - ROUNDING))
+
+
+def _here(fleet: Fleet) -> int:
+    """Return how many runners take work or will, as far as is known."""
+    return fleet.count(*CAPACITY) + fleet.unclear
 
 
 def _launch(pool: PoolSettings, fleet: Fleet, launch: int, plan: Plan, now: float) -> Plan:

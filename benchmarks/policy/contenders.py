@@ -16,7 +16,7 @@ TARGET_WAITS = (0.0, 30.0, 120.0)
 DEFAULT = "ours, target 30 s"
 LONG_IDLE = "plain depth, idle 300 s"
 #: Seconds that a cordoned runner of ours stays idle before it ends.
-CORDONED_PATIENCE = 10.0
+CORDONED_PATIENCE = 1.0
 #: Seconds without any change after which our policy has nothing more to decide.
 SETTLED = 900.0
 
