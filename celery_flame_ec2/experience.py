@@ -11,7 +11,7 @@ FIRST_RUNTIME, FIRST_BOOT, FIRST_WEIGHT = 30.0, 60.0, 0.1
 #: Tasks that must have ended before their runtime is known: from then on it is off by a fifth at most, mostly.
 ENOUGH = 30
 #: Seconds after which a task that ended counts for 1/e of one that ends now: runtimes are learned over both, and the
-#: longer runtime holds, so that a sudden change is felt at once and a single short task is not taken for one.
+#: longer runtime holds: longer tasks are felt within minutes, and a few short ones among them do not hide them.
 QUICK, SLOW = 60.0, 300.0
 #: Arrivals are counted over so many spans of so many seconds. The largest two do not count: a burst is not a rate.
 SPANS, SPAN, BURSTS = 6, 10.0, 2

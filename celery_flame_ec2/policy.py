@@ -259,10 +259,15 @@ def _in_words(demand: Demand, outlook: _Outlook) -> str:
     words = f"{demand.waiting} waiting, {demand.running} running on runners"
     if demand.local_free:
         words += f", {demand.local_free} free here"
+    runtime = f"{_rounded(outlook.runtime)} s{'' if demand.past.at_least is None else ', by a first guess'}"
     return (
-        f"{words}; {outlook.arriving:.2g} a second arrive, each runs {outlook.runtime:.2g} s: "
-        f"{outlook.missing} more would find work, {outlook.keep} are needed"
+        f"{words}; {_rounded(outlook.arriving)} a second arrive, each runs {runtime}: "
+        f"{outlook.missing} more would find work, {outlook.keep} to keep"
     )
+
+
+def _rounded(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _standing(fleet: Fleet) -> str:

@@ -1,4 +1,4 @@
-"""The first policy, by tables: the list of cases is its specification."""
+"""The policy, by tables: the list of cases is its specification."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from celery_flame_ec2.config import Ec2Options, PoolSettings
-from celery_flame_ec2.policy import LONGEST_PAUSE, Demand, Failures, Fleet, Unknown, plan, room
+from celery_flame_ec2.experience import SPAN, SPANS, Arrivals, Experience, Look, Work
+from celery_flame_ec2.policy import FIRST_RUNNERS, LONGEST_PAUSE, Demand, Failures, Fleet, Unknown, plan, room
 from celery_flame_ec2.runner import Runner, RunnerState
 
 NOW = 1_000_000.0
 POOL = PoolSettings(
     name="video", queues=("video",), min=0, max=10, max_concurrency=4, ec2=Ec2Options(boot_timeout=120.0)
 )
-UP, BOOTING, ENDING = RunnerState.UP, RunnerState.BOOTING, RunnerState.ENDING
+UP, BOOTING, CORDONED, ENDING = RunnerState.UP, RunnerState.BOOTING, RunnerState.CORDONED, RunnerState.ENDING
 
 
 def runner(number: int, state: RunnerState = UP, *, age: float = 10.0, **fields: object) -> Runner:
@@ -26,6 +27,21 @@ def runner(number: int, state: RunnerState = UP, *, age: float = 10.0, **fields:
 def fleet(*states: RunnerState, unclear: int = 0, failures: Failures | None = None) -> Fleet:
     runners = tuple(runner(number, state) for number, state in enumerate(states))
     return Fleet(runners=runners, unclear=unclear, failures=failures or Failures())
+
+
+def taught(*, runtime: float, arriving: float = 0.0, lasting: float | None = None, boot: float = 60.0) -> Experience:
+    """Return what a queue has taught whose tasks run and arrive like this."""
+    work = Work(seconds=runtime * 1e6, ended=1e6)
+    arrivals = Arrivals(since=NOW, spans=(arriving * SPAN,) * SPANS, lasting=arriving if lasting is None else lasting)
+    return Experience(
+        last=Look(at=NOW, waiting=0, running=0, taken=0), arrivals=arrivals, quick=work, slow=work, ended=100, boot=boot
+    )
+
+
+#: Ten minutes: far longer than a boot and any target.
+LONG = taught(runtime=600.0)
+#: A tenth of a second.
+SHORT = taught(runtime=0.1)
 
 
 @pytest.mark.parametrize(
@@ -39,16 +55,114 @@ def fleet(*states: RunnerState, unclear: int = 0, failures: Failures | None = No
         pytest.param(Demand(waiting=2, local_free=2), [], 0, id="what the parent can take needs no runner"),
         pytest.param(Demand(waiting=6, local_free=2), [], 1, id="only what the parent cannot take counts"),
         pytest.param(Demand(waiting=8), [BOOTING, BOOTING], 0, id="booting runners count as capacity"),
-        pytest.param(Demand(waiting=8), [UP], 1, id="a runner that is up and free counts as capacity"),
         pytest.param(Demand(waiting=8, running=4), [UP], 2, id="a busy runner has no room for what waits"),
         pytest.param(Demand(waiting=8), [ENDING, ENDING], 2, id="an ending runner takes nothing more"),
         pytest.param(Demand(waiting=1000), [ENDING] * 4, 6, id="an ending runner still counts against max"),
-        pytest.param(Demand(waiting=0), [UP] * 3, 0, id="too many runners end themselves"),
+        pytest.param(Demand(waiting=0), [UP] * 3, 0, id="too many runners launch nothing"),
         pytest.param(Demand(waiting=100), [UP] * 12, 0, id="more than max launches nothing"),
     ],
 )
-def test_the_number_to_launch(demand: Demand, states: list[RunnerState], launch: int) -> None:
-    assert plan(POOL, demand, fleet(*states), NOW).launch == launch
+def test_tasks_that_run_for_long_get_a_slot_each(demand: Demand, states: list[RunnerState], launch: int) -> None:
+    demand = dataclasses.replace(demand, past=LONG)
+    assert plan(dataclasses.replace(POOL, target_wait=1.0), demand, fleet(*states), NOW).launch == launch
+
+
+@pytest.mark.parametrize(
+    ("waiting", "states", "launch"),
+    [
+        pytest.param(100, [UP], 0, id="what one runner starts within a boot needs no other"),
+        pytest.param(2400, [UP], 0, id="and so up to its slots times boot over runtime"),
+        pytest.param(4800, [UP], 1, id="what is left then gets as many as start it within target_wait"),
+        pytest.param(4800, [], 4, id="which is more where none is up yet"),
+        pytest.param(4800, [BOOTING, BOOTING], 2, id="and fewer where some boot"),
+    ],
+)
+def test_short_tasks_launch_only_what_still_finds_work(waiting: int, states: list[RunnerState], launch: int) -> None:
+    pool = dataclasses.replace(POOL, target_wait=30.0)
+    assert plan(pool, Demand(waiting=waiting, past=SHORT), fleet(*states), NOW).launch == launch
+
+
+def test_a_longer_target_launches_fewer() -> None:
+    launches = [
+        plan(dataclasses.replace(POOL, max=1000, target_wait=wait), Demand(waiting=400, past=LONG), fleet(), NOW).launch
+        for wait in (0.0, 30.0, 600.0)
+    ]
+    assert launches == [110, 96, 50]
+
+
+def test_where_no_task_shall_wait_a_tenth_more_are_launched_than_needed() -> None:
+    pool = dataclasses.replace(POOL, max=100, target_wait=0.0)
+    assert plan(pool, Demand(waiting=80, past=LONG), fleet(), NOW).launch == 22
+    assert plan(pool, Demand(waiting=80, past=LONG), fleet(*[BOOTING] * 22), NOW).launch == 0
+
+
+def test_arrivals_of_the_boot_to_come_are_launched_for() -> None:
+    pool, past = dataclasses.replace(POOL, target_wait=0.0), taught(runtime=600.0, arriving=0.1)
+    assert plan(pool, Demand(waiting=2, past=past), fleet(), NOW).launch == 2
+
+
+def test_on_a_guess_of_the_runtime_no_more_are_launched_than_first_runners() -> None:
+    pool = dataclasses.replace(POOL, max=1000, target_wait=30.0)
+    guessed = dataclasses.replace(Experience(), last=LONG.last)
+    assert plan(pool, Demand(waiting=10_000, past=guessed), fleet(), NOW).launch == FIRST_RUNNERS
+    assert plan(pool, Demand(waiting=10_000, past=guessed), fleet(*[BOOTING] * FIRST_RUNNERS), NOW).launch == 0
+
+
+def test_tasks_that_run_on_and_on_lift_the_bound_before_any_has_ended() -> None:
+    pool = dataclasses.replace(POOL, max=1000, target_wait=30.0)
+    running = Look(at=NOW, waiting=10_000, running=100, taken=100)
+    lasting = Experience(last=running, quick=Work(seconds=30_000.0), slow=Work(seconds=30_000.0))
+    demand = Demand(waiting=10_000, running=100, past=lasting)
+    assert plan(pool, demand, fleet(*[UP] * FIRST_RUNNERS), NOW).launch > 100
+
+
+def test_where_nothing_can_be_learned_a_guess_is_not_bounded() -> None:
+    pool = dataclasses.replace(POOL, max=1000, target_wait=30.0)
+    assert plan(pool, Demand(waiting=10_000), fleet(), NOW).launch == 1000
+
+
+def test_what_was_cordoned_is_taken_back_before_any_is_launched() -> None:
+    decided = plan(POOL, Demand(waiting=40, running=4, past=LONG), fleet(UP, CORDONED, CORDONED), NOW)
+    assert decided.uncordon == ("i-1", "i-2")
+    assert decided.launch == 7
+    assert not decided.cordon
+
+
+def test_those_that_still_work_are_taken_back_first() -> None:
+    standing = Fleet(runners=(runner(0, CORDONED), runner(1, CORDONED, active=2)))
+    assert plan(POOL, Demand(waiting=4, running=2, past=LONG), standing, NOW).uncordon[0] == "i-1"
+
+
+def test_runners_beyond_what_arrives_are_cordoned_those_first_that_do_least() -> None:
+    standing = Fleet(runners=tuple(runner(n, UP, active=n) for n in range(5)))
+    decided = plan(POOL, Demand(waiting=0, running=10, past=taught(runtime=5.0, arriving=0.8)), standing, NOW)
+    assert decided.cordon == ("i-0", "i-1", "i-2")  # 4 slots are busy, and 2 standard deviations are kept free
+    assert decided.launch == 0
+
+
+def test_what_waits_now_keeps_runners_that_arrivals_alone_would_not() -> None:
+    demand = Demand(waiting=20, running=20, past=taught(runtime=5.0))
+    assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == 4
+
+
+def test_where_no_task_shall_wait_runners_at_work_are_kept_with_some_to_spare() -> None:
+    pool, demand = dataclasses.replace(POOL, target_wait=0.0), Demand(waiting=0, running=4, past=taught(runtime=5.0))
+    assert len(plan(pool, demand, fleet(*[UP] * 10), NOW).cordon) == 7
+
+
+def test_min_and_warm_runners_are_never_cordoned() -> None:
+    idle = Demand(waiting=0, past=LONG)
+    warm = Fleet(runners=(runner(0, UP, warm=True), runner(1, UP)))
+    assert plan(dataclasses.replace(POOL, min=1), idle, warm, NOW).cordon == ("i-1",)
+    assert plan(dataclasses.replace(POOL, min=2), idle, fleet(UP, UP), NOW).cordon == ()
+
+
+def test_what_the_parents_own_processes_serve_needs_no_runners() -> None:
+    past = taught(runtime=5.0, arriving=0.8)
+    assert len(plan(POOL, Demand(waiting=0, past=past), fleet(*[UP] * 3), NOW).cordon) == 1
+    assert len(plan(POOL, Demand(waiting=0, local=8, past=past), fleet(*[UP] * 3), NOW).cordon) == 2
+    pool, short = dataclasses.replace(POOL, target_wait=30.0), Demand(waiting=4800, past=SHORT)
+    assert plan(pool, dataclasses.replace(short, local=8), fleet(), NOW).launch == 0
 
 
 def test_min_is_kept_without_any_work_and_its_runners_are_warm() -> None:
@@ -58,13 +172,13 @@ def test_min_is_kept_without_any_work_and_its_runners_are_warm() -> None:
 
 def test_a_burst_runner_does_not_count_as_warm() -> None:
     pool = dataclasses.replace(POOL, min=1)
-    assert plan(pool, Demand(waiting=8), fleet(UP), NOW).warm == 1
+    assert plan(pool, Demand(waiting=8, running=4, past=LONG), fleet(UP), NOW).warm == 1
     warm = Fleet(runners=(runner(0, UP, warm=True),))
-    assert plan(pool, Demand(waiting=8), warm, NOW).warm == 0
+    assert plan(pool, Demand(waiting=8, running=4, past=LONG), warm, NOW).warm == 0
 
 
 def test_a_pool_without_a_known_size_counts_one_task_a_runner() -> None:
-    assert plan(dataclasses.replace(POOL, max_concurrency=None), Demand(waiting=3), fleet(), NOW).launch == 3
+    assert plan(dataclasses.replace(POOL, max_concurrency=None), Demand(waiting=3, past=LONG), fleet(), NOW).launch == 3
 
 
 def test_unknown_demand_holds_and_says_why() -> None:
@@ -134,15 +248,21 @@ def test_a_clock_that_was_set_back_makes_no_pause_longer() -> None:
 
 def test_runners_that_may_exist_count_as_capacity_and_against_max() -> None:
     perhaps = Fleet(unclear=2)
-    assert plan(POOL, Demand(waiting=12), perhaps, NOW).launch == 1
+    assert plan(POOL, Demand(waiting=12, past=LONG), perhaps, NOW).launch == 1
     assert plan(POOL, Demand(waiting=1000), perhaps, NOW).launch == 8
 
 
 def test_a_reason_carries_the_numbers_it_came_from() -> None:
-    decided = plan(POOL, Demand(waiting=12, running=4, local_free=2), fleet(UP, BOOTING), NOW)
-    assert decided.reason == (
-        "12 waiting, 4 running on runners, 2 free here: 14 tasks at 4 a runner want 4 (min 0, max 10); 1 booting, 1 up"
+    demand = Demand(waiting=12, running=4, local_free=2, past=taught(runtime=117.25, arriving=0.25))
+    assert plan(POOL, demand, fleet(UP, BOOTING), NOW).reason == (
+        "12 waiting, 4 running on runners, 2 free here; 0.25 a second arrive, each runs 117 s: "
+        "5 more would find work, 11 to keep; 1 booting, 1 up"
     )
+
+
+def test_a_reason_says_that_a_runtime_is_a_guess() -> None:
+    first = dataclasses.replace(Experience(), last=LONG.last)
+    assert "each runs 30 s, by a first guess" in plan(POOL, Demand(waiting=1, past=first), fleet(), NOW).reason
 
 
 @given(
@@ -153,13 +273,24 @@ def test_a_reason_carries_the_numbers_it_came_from() -> None:
     low=st.integers(0, 20),
     extra=st.integers(0, 20),
     failures=st.integers(0, 3000),
+    target=st.sampled_from([0.0, 30.0, 1e6]),
+    runtime=st.floats(0, 1e6),
+    arriving=st.floats(0, 1e6),
 )
 def test_a_plan_never_passes_max_and_always_has_a_reason(
-    waiting: int, running: int, free: int, states: list[RunnerState], low: int, extra: int, failures: int
-) -> None:
-    pool = dataclasses.replace(POOL, min=low, max=low + extra)
+    waiting: int, running: int, free: int, states: list[RunnerState], low: int, extra: int, failures: int,
+    target: float, runtime: float, arriving: float,
+) -> None:  # fmt: skip
+    pool = dataclasses.replace(POOL, min=low, max=low + extra, target_wait=target)
     standing = fleet(*states, failures=Failures(count=failures, at=NOW))
-    decided = plan(pool, Demand(waiting=waiting, running=running, local_free=free), standing, NOW)
+    demand = Demand(waiting=waiting, running=running, local_free=free, past=taught(runtime=runtime, arriving=arriving))
+    decided = plan(pool, demand, standing, NOW)
+    up = [r.id for r in standing.runners if r.state is UP]
+    cordoned = [r.id for r in standing.runners if r.state is CORDONED]
+    assert set(decided.cordon) <= set(up)
+    assert set(decided.uncordon) <= set(cordoned)
+    assert not decided.cordon or not (decided.launch or decided.uncordon)
+    assert len(up) - len(decided.cordon) >= min(low, len(up))
     assert decided.launch >= 0
     assert decided.launch == 0 or decided.launch + len(states) <= pool.max
     assert 0 <= decided.warm <= decided.launch
