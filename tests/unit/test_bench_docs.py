@@ -11,8 +11,10 @@ import pytest
 from benchmarks.policy.__main__ import main
 from benchmarks.policy.docs import drawn, reasons, sensitivity_table
 from benchmarks.policy.runs import Setting
-from benchmarks.policy.sensitivity import Change
+from benchmarks.policy.sensitivity import LEFT_OUT, MODULES, Change
+from benchmarks.policy.varied import numbers
 
+ROOT = Path(__file__).parent.parent.parent
 CHANGES = [
     Change(name="policy.SPARE", value=1.0, wait=1.25, bill=0.875),
     Change(name="policy.SPARE", value=4.0, wait=0.5, bill=1.0),
@@ -41,6 +43,14 @@ def test_constants_are_told_with_what_their_comments_say() -> None:
     assert list(reasons(SOURCE, "policy", values)) == [
         "* `policy.QUICK` (60), `policy.SLOW` (300): Seconds of the one, and of the other."
     ]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_constant_that_is_varied_says_what_it_is_for(module: str) -> None:
+    path = ROOT / "celery_flame_ec2" / f"{module}.py"
+    told = " ".join(reasons(path.read_text(), module, numbers(path)))
+
+    assert [name for name in numbers(path) if name not in LEFT_OUT and f"`{module}.{name}`" not in told] == []
 
 
 def test_a_picture_has_both_policies_and_is_small() -> None:
