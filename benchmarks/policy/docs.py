@@ -48,9 +48,10 @@ target is made of their mean.
 
 {reasons}
 
-The default again, on {compared}, with one constant halved or doubled at a time: the geometric means over the loads of
-waiting and of the bill, over those with the constants as they are. Below 1 is better; a second is added to waits, as
-some are zero. Whole numbers are rounded, and at least 1. `python -m benchmarks.policy.sensitivity` makes it.
+The default again, on the loads that are described rather than recorded, with one constant halved or doubled at a time:
+the geometric means over these loads of waiting and of the bill, over those with the constants as they are. Below 1 is
+better; a second is added to waits, as some are zero. Whole numbers are rounded, and at least 1.
+`python -m benchmarks.policy.sensitivity` makes it.
 
 {sensitivity}
 
@@ -73,7 +74,6 @@ def write(path: Path, setting: Setting, rows: Sequence[Row], aims: Aims, changes
         aims="\n".join(aim_lines(aims)),
         pictures="".join(_pictures(path, setting, names)),
         reasons="\n".join(_reasons()),
-        compared=f"{len(names)} load{'s' if len(names) > 1 else ''}",
         sensitivity="\n".join(sensitivity_table(changes)),
         table="\n".join(lines(setting, rows)),
     )

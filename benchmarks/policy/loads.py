@@ -26,6 +26,7 @@ class Load:
     name: str
     tasks: Callable[[], Iterable[Task]]
     interval: float = 1.0
+    recorded: bool = False
 
     def mean_runtime(self) -> float:
         """Return the mean runtime of its tasks, in seconds."""
@@ -55,7 +56,7 @@ def loads(traces: Iterable[Path] = ()) -> dict[str, Load]:
     }
     recorded = {"nasa": NASA, **{path.name: path for path in traces}}
     found = [Load(name=name, tasks=tasks) for name, tasks in described.items()]
-    found += [Load(name=name, tasks=_reader(path), interval=5.0) for name, path in recorded.items()]
+    found += [Load(name=name, tasks=_reader(path), interval=5.0, recorded=True) for name, path in recorded.items()]
     return {load.name: load for load in found}
 
 

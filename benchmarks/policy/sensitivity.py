@@ -2,7 +2,8 @@
 
 `python -m benchmarks.policy.sensitivity`; for each number of the modules that plan and learn, and for both factors: the
 geometric means over the loads of our mean waiting and of our bill at the default target, over those with the numbers as
-they are. Waits are compared with a second added: some are zero.
+they are. Waits are compared with a second added: some are zero. Recorded loads are left out unless they are named: they
+take weeks, and no constant shall be chosen by them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import celery_flame_ec2
 from benchmarks.policy.aims import geometric_mean
 from benchmarks.policy.contenders import DEFAULT
+from benchmarks.policy.loads import loads
 from benchmarks.policy.varied import numbers
 
 MODULES = ("policy", "experience")
@@ -53,10 +55,11 @@ def main() -> None:
 
 
 def changes(load_filter: Sequence[str]) -> Iterator[Change]:
-    """Yield one change after the other: each takes as long as our policy at its default target on all loads."""
-    base = _play([], load_filter)
+    """Yield one change after the other: each takes as long as our policy at its default target on all these loads."""
+    names = load_filter or [name for name, load in loads().items() if not load.recorded]
+    base = _play([], names)
     for name, value in _variations():
-        yield _compared(name, value, base, _play([f"{name}={value}"], load_filter))
+        yield _compared(name, value, base, _play([f"{name}={value}"], names))
 
 
 def _variations() -> Iterator[tuple[str, float]]:
@@ -68,12 +71,12 @@ def _variations() -> Iterator[tuple[str, float]]:
                 yield f"{module}.{name}", max(1, round(changed)) if isinstance(value, int) else changed
 
 
-def _play(changes: Sequence[str], load_filter: Sequence[str]) -> dict[str, tuple[float, float]]:
+def _play(changes: Sequence[str], load_names: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Return mean waiting and bill by load, of our policy at its default target."""
     with tempfile.TemporaryDirectory() as folder:
         figures = Path(folder, "figures.json")
         command = [sys.executable, "-m", "benchmarks.policy.varied", *changes, "--", "--policies", DEFAULT]
-        command += ["--json", str(figures), *(["--loads", *load_filter] if load_filter else [])]
+        command += ["--json", str(figures), "--loads", *load_names]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (table,) = json.loads(figures.read_text())
     return {row["load"]: (row["mean"], row["billed"]) for row in table["rows"] if row["contender"] == DEFAULT}

@@ -74,7 +74,6 @@ def test_a_page_holds_aims_constants_tables_and_shows_the_pictures_beside_it(tmp
         "1. no peer is better",
         "`experience.SLOW` (",
         "| `policy.SPARE` | 1 ",
-        "on 1 load,",
         "  dask adaptive ",
     ):
         assert part in text
