@@ -38,12 +38,12 @@ def main(words: Sequence[str] | None = None) -> None:
         print("\n".join((*lines(setting, rows), "", *aim_lines(aims), "")), flush=True)
         figures.append({"boot": setting.boot, "slots": setting.slots, "rows": rows, "aims": aims})
         if arguments.docs:
-            docs.write(arguments.docs, setting, rows, aims, _changes(arguments.sensitivity, arguments.loads))
+            docs.write(arguments.docs, setting, rows, aims, changes_of(arguments.sensitivity, arguments.loads))
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1, default=asdict) + "\n")
 
 
-def _changes(file: Path | None, load_filter: Sequence[str]) -> Iterable[Change]:
+def changes_of(file: Path | None, load_filter: Sequence[str]) -> Iterable[Change]:
     """Return what became of each changed constant: as a file says, or played now."""
     if file is None:
         return sensitivity.changes(load_filter)

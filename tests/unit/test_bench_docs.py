@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.policy.__main__ import main
-from benchmarks.policy.docs import drawn, reasons, sensitivity_table
-from benchmarks.policy.runs import Setting
+from benchmarks.policy import oracle
+from benchmarks.policy.__main__ import changes_of, main
+from benchmarks.policy.aims import judge
+from benchmarks.policy.contenders import DEFAULT, LONG_IDLE
+from benchmarks.policy.docs import drawn, reasons, sensitivity_table, write
+from benchmarks.policy.runs import Setting, play
 from benchmarks.policy.sensitivity import LEFT_OUT, MODULES, Change
 from benchmarks.policy.varied import numbers
 
+OURS = "celery_flame_ec2.policy:plan"
 ROOT = Path(__file__).parent.parent.parent
 CHANGES = [
     Change(name="policy.SPARE", value=1.0, wait=1.25, bill=0.875),
@@ -54,7 +59,7 @@ def test_every_constant_that_is_varied_says_what_it_is_for(module: str) -> None:
 
 
 def test_a_picture_has_both_policies_and_is_small() -> None:
-    picture = drawn(Setting(ours="celery_flame_ec2.policy:plan"), "floods 400 x 5 s")
+    picture = drawn(Setting(ours=OURS), "floods 400 x 5 s")
 
     ElementTree.fromstring(picture)  # it is XML
     assert "ours, target 30 s: mean wait" in picture
@@ -63,22 +68,29 @@ def test_a_picture_has_both_policies_and_is_small() -> None:
 
 
 def test_a_page_holds_aims_constants_tables_and_shows_the_pictures_beside_it(tmp_path: Path) -> None:
-    page, figures = tmp_path / "page.md", tmp_path / "figures.json"
-    changes = [{name: getattr(change, name) for name in Change.__slots__} for change in CHANGES]
-    figures.write_text(json.dumps(changes))
+    page, setting, load = tmp_path / "page.md", Setting(ours=OURS), "floods 400 x 5 s"
+    rows = [play(setting, load, name) for name in (DEFAULT, LONG_IDLE, oracle.NAME)]
 
-    main(["--loads", "floods", "--docs", str(page), "--sensitivity", str(figures)])
+    write(page, setting, rows, judge(rows), CHANGES)
 
     text = page.read_text()
     for part in (
         "1. no peer is better",
         "`experience.SLOW` (",
         "| `policy.SPARE` | 1 ",
-        "  dask adaptive ",
+        f"  {LONG_IDLE} ",
+        "{load}: 6,400",
     ):
-        assert part in text
+        assert part.format(load=load) in text
     assert "](page-floods.svg)" in text
     assert (tmp_path / "page-floods.svg").read_text().startswith("<svg ")
+
+
+def test_figures_of_constants_may_come_from_an_earlier_run(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    figures.write_text(json.dumps([asdict(change) for change in CHANGES]))
+
+    assert list(changes_of(figures, [])) == CHANGES
 
 
 @pytest.mark.parametrize("other", [["--all"], ["--policies", "keda"]])
