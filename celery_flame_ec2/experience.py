@@ -45,21 +45,21 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arrivals:
-    """How many tasks arrived in each of the last spans, the oldest first; `span` counts since `since`.
+    """How many tasks arrived in each of the last SPANS spans, the oldest first; `span` counts since `since`.
 
-    `lasting` is their mean a second over LASTING.
+    Fewer spans are there in the first minute. `lasting` is their mean a second over LASTING.
     """
 
     since: float
     span: float = 0.0
-    spans: tuple[float, ...] = (0.0,) * SPANS
+    spans: tuple[float, ...] = ()
     lasting: float = 0.0
 
     def after(self, arrived: float, now: float) -> Arrivals:
         """Count so many more; fewer than none where what was counted too early is known better now."""
         span, over = self.span + arrived, int((now - self.since) / SPAN)
         if not over:
-            return replace(self, span=span)
+            return Arrivals(since=self.since, span=span, spans=self.spans, lasting=self.lasting)
         kept = math.exp(-over * SPAN / LASTING)
         spread = max(0.0, span) / over
         return Arrivals(
@@ -69,8 +69,15 @@ class Arrivals:
         )
 
     @property
+    def known(self) -> bool:
+        """Tell whether arrivals were counted for long enough to say that there are few."""
+        return len(self.spans) == SPANS
+
+    @property
     def steady(self) -> float:
         """Tasks a second that arrive at least: those of the last minute, without its largest bursts."""
+        if not self.known:
+            return 0.0
         return sum(sorted(self.spans)[: SPANS - BURSTS]) / (SPAN * (SPANS - BURSTS))
 
 

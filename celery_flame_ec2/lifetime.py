@@ -8,8 +8,8 @@ from .runner import Limits
 
 #: Seconds a runner waits for a broker it lost before it ends: what it held is with other runners by then.
 BROKER_PATIENCE = 300.0
-#: Seconds without work after which a cordoned runner ends at the latest: who cordoned it may want it back so long.
-CORDONED_PATIENCE = 5.0
+#: Seconds without work after which a cordoned runner ends at the latest: time to be told that it is wanted back.
+CORDONED_PATIENCE = 1.0
 #: Seconds before EC2 takes a machine that are kept for handing back what did not finish, and for powering off.
 NOTICE_MARGIN = 15.0
 

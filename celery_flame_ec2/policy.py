@@ -30,6 +30,8 @@ FIRST_RUNNERS = 25
 ROUNDING = 1e-9
 #: States in which a runner takes work, or soon will.
 CAPACITY = frozenset({RunnerState.BOOTING, RunnerState.UP})
+#: Each state and how it is told, in this order.
+STATES = tuple((state, state.value) for state in RunnerState)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +89,8 @@ class Fleet:
 
     def count(self, *states: RunnerState) -> int:
         """Return how many runners are in one of these states."""
-        return sum(runner.state in states for runner in self.runners)
+        found = [runner.state for runner in self.runners]
+        return sum([found.count(state) for state in states])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,7 +136,8 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     reason = f"{_in_words(demand, outlook)}; {_standing(fleet)}"
     if launch > 0:
         return _launch(pool, fleet, launch, Plan(wanted=wanted, uncordon=uncordon, reason=reason), now)
-    surplus = 0 if uncordon else fleet.count(RunnerState.UP) - outlook.keep
+    settled = demand.past.arrivals.known and not uncordon
+    surplus = fleet.count(RunnerState.UP) - outlook.keep if settled else 0
     return Plan(wanted=wanted, uncordon=uncordon, cordon=_least_busy(fleet, surplus), reason=reason)
 
 
@@ -191,18 +195,15 @@ def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> in
     if pool.target_wait == 0:
         return _at_once(pool, demand, fleet)
     guess = _in_time(pool, demand, fleet, past.runtime, now)
-    if past.at_least is None or past.last is None:
+    if past.at_least is None:
         return guess
     known = _in_time(pool, demand, fleet, past.at_least, now) if past.at_least else 0
     return max(known, min(guess, FIRST_RUNNERS - _here(fleet)))
 
 
 def _at_once(pool: PoolSettings, demand: Demand, fleet: Fleet) -> int:
-    """Return how many runners more it takes for each task that waits when they are up to have a slot of its own."""
-    past, slots = demand.past, pool.max_concurrency or 1
-    serving = slots * fleet.count(RunnerState.UP) + demand.local
-    left = demand.unserved + (past.arrivals.steady - serving / past.runtime) * past.boot
-    needed = max(0, math.ceil(left / slots - ROUNDING))
+    """Return how many runners more it takes for each task that waits to have a slot of its own, and HEDGE of that."""
+    needed = math.ceil(demand.unserved / (pool.max_concurrency or 1))
     return max(0, needed + int(needed * HEDGE) - fleet.count(RunnerState.BOOTING) - fleet.unclear)
 
 
@@ -260,10 +261,10 @@ def _in_words(demand: Demand, outlook: _Outlook) -> str:
     if demand.local_free:
         words += f", {demand.local_free} free here"
     runtime = f"{_rounded(outlook.runtime)} s{'' if demand.past.at_least is None else ', by a first guess'}"
-    return (
-        f"{words}; {_rounded(outlook.arriving)} a second arrive, each runs {runtime}: "
-        f"{outlook.missing} more would find work, {outlook.keep} to keep"
+    arriving = (
+        f"{_rounded(outlook.arriving)} a second arrive" if demand.past.arrivals.known else "arrivals not known yet"
     )
+    return f"{words}; {arriving}, each runs {runtime}: {outlook.missing} more would find work, {outlook.keep} to keep"
 
 
 def _rounded(value: float) -> str:
@@ -271,8 +272,9 @@ def _rounded(value: float) -> str:
 
 
 def _standing(fleet: Fleet) -> str:
-    counts = [(fleet.count(state), state.value) for state in RunnerState] + [(fleet.unclear, "launched perhaps")]
-    return ", ".join(f"{count} {word}" for count, word in counts if count) or "no runner"
+    states = [runner.state for runner in fleet.runners]
+    counts = [(states.count(state), word) for state, word in STATES] + [(fleet.unclear, "launched perhaps")]
+    return ", ".join([f"{count} {word}" for count, word in counts if count]) or "no runner"
 
 
 def _held(fleet: Fleet, now: float) -> str:

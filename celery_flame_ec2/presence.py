@@ -26,8 +26,9 @@ ROUTING_KEY = "worker.flame"
 #: Seconds between two words of a runner while it has news, and after which it says the same again: presence is
 #: repeated, so a word that got lost is not missed for long. A thousand runners' words are a parent's largest expense.
 BEAT, REPEAT = 2.0, 10.0
-#: Seconds between two words of a listener to itself, and within which it must hear one.
-ECHO, ECHO_WITHIN = 5.0, 10.0
+#: Seconds between two words of a listener to itself, before it heard the first and after, and within which it must hear
+#: one. The first ones may be lost: a broker may bind the listener's queue later than it says so.
+FIRST_ECHO, ECHO, ECHO_WITHIN = 1.0, 5.0, 10.0
 #: How the name begins under which a listener speaks to itself.
 LISTENER = "listener:"
 #: Seconds that what came meanwhile may take to hear, and a wait that is over when nothing more has come.
@@ -180,7 +181,9 @@ class Presence:
 
     def _say_to_oneself(self) -> None:
         now = self._clock()
-        if self._dispatcher is not None and now - self._echo_at >= ECHO:
+        if self._dispatcher is not None and now - self._echo_at >= (
+            FIRST_ECHO if self.listening_since is None else ECHO
+        ):
             say(self._dispatcher, Word(runner_id=self._me, pool="", owner=self._owner, state=RunnerState.UP))
             self._echo_at, self._echo_due = now, min(self._echo_due, now + ECHO_WITHIN)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celery_flame_ec2.experience import ENOUGH, FIRST_BOOT, FIRST_RUNTIME, LASTING, SPAN, Experience
+from celery_flame_ec2.experience import ENOUGH, FIRST_BOOT, FIRST_RUNTIME, LASTING, SPAN, SPANS, Experience
 
 
 def look(past: Experience, second: float, *, waiting: int = 0, running: int = 0, taken: int = 0) -> Experience:
@@ -73,6 +73,15 @@ def test_a_queue_that_is_purged_brings_no_arrivals_below_none() -> None:
         past = look(past, second, waiting=second)
     assert past.arrivals.lasting >= 0
     assert min(past.arrivals.spans) >= 0
+
+
+def test_few_arrivals_are_not_known_before_a_minute_was_counted() -> None:
+    past = Experience()
+    known = []
+    for second in range(62):
+        past = look(past, second)
+        known.append(past.arrivals.known)
+    assert known.index(True) == SPANS * SPAN
 
 
 @pytest.mark.parametrize("each", [0.1, 1.0, 5.0])

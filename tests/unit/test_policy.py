@@ -97,8 +97,12 @@ def test_where_no_task_shall_wait_a_tenth_more_are_launched_than_needed() -> Non
 
 
 def test_arrivals_of_the_boot_to_come_are_launched_for() -> None:
-    pool, past = dataclasses.replace(POOL, target_wait=0.0), taught(runtime=600.0, arriving=0.1)
-    assert plan(pool, Demand(waiting=2, past=past), fleet(), NOW).launch == 2
+    pool = dataclasses.replace(POOL, target_wait=30.0)
+    launches = [
+        plan(pool, Demand(waiting=8, past=taught(runtime=600.0, arriving=rate)), fleet(), NOW).launch
+        for rate in (0.0, 0.2)
+    ]
+    assert launches == [2, 7]
 
 
 def test_on_a_guess_of_the_runtime_no_more_are_launched_than_first_runners() -> None:
@@ -116,9 +120,15 @@ def test_tasks_that_run_on_and_on_lift_the_bound_before_any_has_ended() -> None:
     assert plan(pool, demand, fleet(*[UP] * FIRST_RUNNERS), NOW).launch > 100
 
 
-def test_where_nothing_can_be_learned_a_guess_is_not_bounded() -> None:
+def test_a_guess_is_bounded_where_nothing_can_be_learned_too() -> None:
     pool = dataclasses.replace(POOL, max=1000, target_wait=30.0)
-    assert plan(pool, Demand(waiting=10_000), fleet(), NOW).launch == 1000
+    assert plan(pool, Demand(waiting=10_000), fleet(), NOW).launch == FIRST_RUNNERS
+
+
+def test_nothing_is_cordoned_before_arrivals_are_known() -> None:
+    decided = plan(POOL, Demand(waiting=0), fleet(*[UP] * 5), NOW)
+    assert decided.cordon == ()
+    assert "arrivals not known yet" in decided.reason
 
 
 def test_what_was_cordoned_is_taken_back_before_any_is_launched() -> None:

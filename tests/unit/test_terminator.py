@@ -405,7 +405,7 @@ def test_a_cordoned_worker_idles_out_and_one_that_is_uncordoned_has_its_whole_ti
     consumer.task_consumer.cancel_by_queue("q")
     at(watcher, clock, 0.5)
     at(watcher, clock, 0.25)
-    at(watcher, clock, CORDONED_PATIENCE - 1)
+    at(watcher, clock, CORDONED_PATIENCE / 2)
     assert watcher.phase is Phase.WORKING, "who cordoned it may want it back"
     consumer.task_consumer.add_queue("q")
     at(watcher, clock, 0.25)
@@ -417,7 +417,7 @@ def test_a_cordoned_worker_idles_out_and_one_that_is_uncordoned_has_its_whole_ti
     at(watcher, clock, 0.25)
     at(watcher, clock, CORDONED_PATIENCE)
     assert watcher.ending is not None
-    assert watcher.ending.reason == "idle for 5 s, cordoned"
+    assert watcher.ending.reason == f"idle for {CORDONED_PATIENCE:.0f} s, cordoned"
 
 
 def test_a_worker_that_is_uncordoned_while_it_ends_does_not_take_more(clock: Clock, consumer: Consumer) -> None:
