@@ -11,20 +11,26 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.result import AsyncResult
 
-from tests.servers import Process
+from tests.servers import Process, kill_group
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 ROOT = Path(__file__).parent.parent
+#: The environment of a `celery` command that finds the tests' apps.
+PYTHON = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+}
 WORK = "tests.integration.apps.work:app"
 #: Seconds a `celery` command may take, however busy the machine is.
 PATIENCE = 60.0
@@ -97,18 +103,17 @@ class Deployment:
         return {
             "WORK_CONF": json.dumps(self.conf),
             "WORK_JOURNAL": str(self.journal),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.temporary),
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+            **PYTHON,
         }
 
-    def start(self, name: str, *words: str, **environ: str) -> Program:
+    def start(self, name: str, *words: str, program: Callable[..., Program] = Program, **environ: str) -> Program:
         """Start `celery -A app WORDS` in the background."""
-        program = Program(self._command(words), directory=self.directory, name=name, env={**self.environ, **environ})
-        program.start()
-        self.processes.append(program)
-        return program
+        env = {**self.environ, **environ}
+        started = program(self._command(words), directory=self.directory, name=name, env=env)
+        started.start()
+        self.processes.append(started)
+        return started
 
     def worker(self, *words: str, name: str = "worker", **environ: str) -> Program:
         """Start a worker and wait until it takes tasks."""
@@ -177,8 +182,7 @@ class Deployment:
             program.stop()
         # What a parent that was just ended had begun to launch has its file by now.
         for pid in self.runners().values():
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
-                os.killpg(pid, signal.SIGKILL)
+            kill_group(pid)
 
     def __enter__(self) -> Self:
         return self

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
 
-from tests.servers import MotoServer, RabbitServer, RedisServer, Server, ServerMissing
+from tests.conftest import servers_or_skip
+from tests.servers import MotoServer, RabbitServer, RedisServer, Server
 
 S = TypeVar("S", bound=Server)
 
 
 def serve(factory: Callable[[], S]) -> Iterator[S]:
     """Run a server for as long as the caller iterates: for the one that a test wants for itself."""
-    try:
+    with servers_or_skip():
         server = factory()
-    except ServerMissing as exc:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"{exc}: apt-get install redis-server rabbitmq-server")
     with server:
         yield server
 
