@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from tests.servers import kill_group
-from tests.workers import PYTHON, Deployment, Program
+from tests.workers import PYTHON, Program
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -109,12 +109,8 @@ class Nursery:
         self._asking = threading.Lock()
         self._popen: subprocess.Popen[str]
 
-    def start(self, work: Deployment, name: str, *words: str, **environ: str) -> Program:
-        """Start `celery -A app WORDS` in the background, as the deployment's own `start` does."""
-        return work.start(name, *words, program=self.program, **environ)
-
     def program(self, command: Sequence[str], **options: Any) -> Program:
-        """Return what `Program` is, to be started by fork."""
+        """Return what `Program` would, but to be started by fork."""
         return Born(self, command, **options)
 
     def bear(self, **wanted: Any) -> Birth:

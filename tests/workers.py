@@ -79,11 +79,15 @@ class Program(Process):
 class Deployment:
     """One app on one broker, with local runners of its own: nothing is shared with another deployment.
 
-    `conf` goes into the app's configuration; every process and runner is ended when the context is left.
+    `program` makes its processes, `conf` goes into the app's configuration; every process and runner is ended when the
+    context is left.
     """
 
-    def __init__(self, directory: Path, broker: str, *, results: str = "", app: str = WORK, **conf: Any) -> None:
-        self.directory, self.app = directory, app
+    def __init__(
+        self, directory: Path, broker: str, *, results: str = "", app: str = WORK,
+        program: Callable[..., Program] = Program, **conf: Any,
+    ) -> None:  # fmt: skip
+        self.directory, self.app, self._program = directory, app, program
         self.journal = directory / "journal"
         self.journal.touch()
         self.processes: list[Program] = []
@@ -107,13 +111,13 @@ class Deployment:
             **PYTHON,
         }
 
-    def start(self, name: str, *words: str, program: Callable[..., Program] = Program, **environ: str) -> Program:
+    def start(self, name: str, *words: str, **environ: str) -> Program:
         """Start `celery -A app WORDS` in the background."""
         env = {**self.environ, **environ}
-        started = program(self._command(words), directory=self.directory, name=name, env=env)
-        started.start()
-        self.processes.append(started)
-        return started
+        program = self._program(self._command(words), directory=self.directory, name=name, env=env)
+        program.start()
+        self.processes.append(program)
+        return program
 
     def worker(self, *words: str, name: str = "worker", **environ: str) -> Program:
         """Start a worker and wait until it takes tasks."""

@@ -9,6 +9,7 @@ from typing import TypeVar
 import pytest
 
 from tests.conftest import servers_or_skip
+from tests.nursery import Nursery
 from tests.servers import MotoServer, RabbitServer, RedisServer, Server
 
 S = TypeVar("S", bound=Server)
@@ -35,6 +36,12 @@ def rabbit_server() -> Iterator[RabbitServer]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     yield from serve(MotoServer)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("nursery")) as made:
+        yield made
 
 
 @pytest.fixture
