@@ -163,21 +163,9 @@ class Course:
     def run(self, aims: Sequence[float]) -> None:
         """Send one task for each aim, seconds from the runner's next decision."""
         if self.lane.neighbour:
-            words = (
-                "worker",
-                "-l",
-                "WARNING",
-                "-n",
-                f"{self._queue}@%h",
-                "-c",
-                "4",
-                "-P",
-                "threads",
-                "-Q",
-                self._queue,
-            )
-            quick = ("--without-gossip", "--without-mingle", "--prefetch-multiplier", "1")
-            self.work.start("neighbour", *words, *quick)
+            words = f"worker -l WARNING -n {self._queue}@%h -c 4 -P threads -Q {self._queue}"
+            quick = "--without-gossip --without-mingle --prefetch-multiplier 1"
+            self.work.start("neighbour", *words.split(), *quick.split())
         for number, aim in enumerate(aims):
             self.rounds.append(self._round(number, aim))
         assert self._runner.program.ends() == 0
