@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import itertools
 import json
@@ -18,10 +19,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from tests.workers import ROOT, Deployment, Program
+from tests.servers import kill_group
+from tests.workers import PYTHON, Program
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,6 +41,8 @@ FAMILY = (
     "celery.worker.consumer",
     "kombu.transport.pyamqp",
     "kombu.transport.redis",
+    "kombu.asynchronous.http.curl",
+    "kombu.transport.SQS",
     "celery_flame_ec2.cli",
     "celery_flame_ec2.cli.child",
     "celery_flame_ec2.keeper",
@@ -83,15 +88,15 @@ class Birth:
 
 
 class Born(Program):
-    """A program that a nursery starts."""
+    """A program that a nursery starts; its command begins as any Python's does, `python -m`."""
 
-    def __init__(self, nursery: Nursery, words: list[str], **options: Any) -> None:
-        super().__init__(words, **options)
-        self._nursery, self._words = nursery, words
+    def __init__(self, nursery: Nursery, command: Sequence[str], **options: Any) -> None:
+        super().__init__(command, **options)
+        self._nursery, self._argv = nursery, list(command[2:])
 
     def start(self) -> None:
         self._process = self._nursery.bear(  # type: ignore[assignment]
-            argv=self._words, cwd=str(self.directory), log=str(self.log), env=self.env
+            argv=self._argv, cwd=str(self.directory), log=str(self.log), env=self.env
         )
 
 
@@ -104,33 +109,25 @@ class Nursery:
         self._asking = threading.Lock()
         self._popen: subprocess.Popen[str]
 
-    def start(self, work: Deployment, name: str, *words: str, **environ: str) -> Program:
-        """Start `celery -A app WORDS` in the background, as the deployment's own `start` does."""
-        argv = work._command(words)[2:]
-        env = {**work.environ, **environ}
-        program = Born(self, argv, directory=work.directory, name=name, env=env)
-        program.start()
-        work.processes.append(program)
-        return program
+    def program(self, command: Sequence[str], **options: Any) -> Program:
+        """Return what `Program` would, but to be started by fork."""
+        return Born(self, command, **options)
 
     def bear(self, **wanted: Any) -> Birth:
         ended = self._directory / f"ended{next(self._numbers)}"
         with self._asking:
             print(json.dumps({**wanted, "ended": str(ended)}), file=self._popen.stdin, flush=True)
-            return Birth(int(next(iter(self._popen.stdout or ()))), ended)
+            assert self._popen.stdout is not None
+            if not (pid := self._popen.stdout.readline()):
+                raise RuntimeError(f"the nursery ended with {self._popen.wait()}: see {self._directory}/nursery.log")
+            return Birth(int(pid), ended)
 
     def __enter__(self) -> Self:
-        env = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
-        }
         self._directory.mkdir(parents=True, exist_ok=True)
         with (self._directory / "nursery.log").open("ab") as log:
             self._popen = subprocess.Popen(
-                [sys.executable, "-m", "tests.nursery"], cwd=self._directory, env=env, text=True, bufsize=1,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                [sys.executable, "-m", "tests.nursery"], cwd=self._directory, env={**os.environ, **PYTHON},
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, bufsize=1, start_new_session=True,
             )  # fmt: skip
         return self
 
@@ -142,18 +139,18 @@ def main() -> list[str]:
     """Fork for each line of stdin; returns in the child alone, with the words of its command line."""
     for name in FAMILY:
         importlib.import_module(name)
+    gc.freeze()  # what no collection touches, all forks share
     living: dict[int, str] = {}
     while True:
         if select.select([0], [], [], LOOK)[0]:
             line = sys.stdin.readline()
             if not line:
-                os._exit(0)
+                _end(living)
             wanted = json.loads(line)
             pid = os.fork()
             if not pid:
                 return _become(wanted)
             living[pid] = wanted["ended"]
-            print(pid, flush=True)
         _bury(living)
 
 
@@ -168,13 +165,24 @@ def _bury(living: dict[int, str]) -> None:
         new.rename(ended)
 
 
+def _end(living: Iterable[int]) -> NoReturn:
+    for pid in living:
+        kill_group(pid)
+        os.kill(pid, signal.SIGKILL)  # one just forked is no group yet
+        os.waitpid(pid, 0)
+    os._exit(0)
+
+
 def _become(wanted: dict[str, Any]) -> list[str]:
     os.setsid()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    print(os.getpid(), flush=True)  # who reads it may end the group
     log, nothing = os.open(wanted["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), os.open(os.devnull, 0)
     for source, target in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
+    os.close(nothing)
+    os.close(log)
     os.chdir(wanted["cwd"])
     os.environ.update(wanted["env"])
     sys.argv = wanted["argv"]

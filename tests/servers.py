@@ -51,6 +51,12 @@ def find_program(*candidates: str) -> str:
     raise ServerMissing(f"{Path(candidates[-1]).name} is not installed")
 
 
+def kill_group(pid: int) -> None:
+    """End all processes of a group that are left, without a word."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(pid, signal.SIGKILL)
+
+
 class Process:
     """One child process: its log in `directory`, its life in our hands."""
 
@@ -85,6 +91,10 @@ class Process:
 
     def signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
+
+    def kill_group(self) -> None:
+        """End it and what it started, as the end of its unit's control group or of its machine does."""
+        kill_group(self.pid)
 
     def stop(self) -> None:
         process, self._process = self._process, None
@@ -209,6 +219,13 @@ class RedisServer(Server):
 
     def answers(self) -> bool:
         return self.talk(b"PING\r\n").startswith((b"+PONG", b"-NOAUTH"))
+
+
+class LastingRedisServer(RedisServer):
+    """redis-server that still has after a restart what it held."""
+
+    def command(self) -> Sequence[str]:
+        return [*super().command(), "--appendonly", "yes", "--appendfsync", "always"]
 
 
 class TlsRedisServer(RedisServer):

@@ -11,20 +11,26 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery
 from celery.result import AsyncResult
 
-from tests.servers import Process
+from tests.servers import Process, kill_group
 from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 ROOT = Path(__file__).parent.parent
+#: The environment of a `celery` command that finds the tests' apps.
+PYTHON = {
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+}
 WORK = "tests.integration.apps.work:app"
 #: It launches for what waits and learns nothing, for tests that are about anything but deciding.
 POLICY = "tests.depth:plan"
@@ -75,11 +81,15 @@ class Program(Process):
 class Deployment:
     """One app on one broker, with local runners of its own: nothing is shared with another deployment.
 
-    `conf` goes into the app's configuration; every process and runner is ended when the context is left.
+    `program` makes its processes, `conf` goes into the app's configuration; every process and runner is ended when the
+    context is left.
     """
 
-    def __init__(self, directory: Path, broker: str, *, results: str = "", app: str = WORK, **conf: Any) -> None:
-        self.directory, self.app = directory, app
+    def __init__(
+        self, directory: Path, broker: str, *, results: str = "", app: str = WORK,
+        program: Callable[..., Program] = Program, **conf: Any,
+    ) -> None:  # fmt: skip
+        self.directory, self.app, self._program = directory, app, program
         self.journal = directory / "journal"
         self.journal.touch()
         self.processes: list[Program] = []
@@ -100,15 +110,14 @@ class Deployment:
         return {
             "WORK_CONF": json.dumps(self.conf),
             "WORK_JOURNAL": str(self.journal),
-            "PYTHONPATH": str(ROOT),
-            "PYTHONUNBUFFERED": "1",
             "TMPDIR": str(self.temporary),
-            "PYTHONWARNINGS": "ignore:You're running the worker with superuser",
+            **PYTHON,
         }
 
     def start(self, name: str, *words: str, **environ: str) -> Program:
         """Start `celery -A app WORDS` in the background."""
-        program = Program(self._command(words), directory=self.directory, name=name, env={**self.environ, **environ})
+        env = {**self.environ, **environ}
+        program = self._program(self._command(words), directory=self.directory, name=name, env=env)
         program.start()
         self.processes.append(program)
         return program
@@ -180,8 +189,7 @@ class Deployment:
             program.stop()
         # What a parent that was just ended had begun to launch has its file by now.
         for pid in self.runners().values():
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
-                os.killpg(pid, signal.SIGKILL)
+            kill_group(pid)
 
     def __enter__(self) -> Self:
         return self

@@ -28,7 +28,7 @@ from tests.box.burst import PROJECT, ROOT, Burst, build_release
 from tests.box.cgroup import Cgroup
 from tests.box.mischief import Mischief
 from tests.box.rootfs import BoxUnusable
-from tests.servers import RabbitServer, RedisServer, Server, ServerMissing
+from tests.servers import LastingRedisServer, RabbitServer, RedisServer, Server, ServerMissing
 from tests.waiting import wait_until
 from tests.workers import Program
 
@@ -49,13 +49,6 @@ TYPES = ["t3.nano", "t3.micro", "t3.small", "t3.medium", "c7i.large", "c6i.large
 POOL = {"max": 3, "max_concurrency": 4, "idle_shutdown_after": 5, "shutdown_timeout": 10}
 HANG_MINUTES = 8.0  #: a soak of fewer has no time for workers that only their watchdogs end
 SETTLE = 600.0  #: seconds in which all that was sent must be done, and all that was launched gone
-
-
-class DurableRedis(RedisServer):
-    """Keeps what it holds when it is restarted."""
-
-    def command(self) -> Sequence[str]:
-        return [*super().command(), "--appendonly", "yes", "--appendfsync", "always"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +114,7 @@ class Soak:
         )  # fmt: skip
 
     def _broker(self) -> Server:
-        return RabbitServer() if self._kind == "rabbitmq" else DurableRedis()
+        return RabbitServer() if self._kind == "rabbitmq" else LastingRedisServer()
 
     @contextlib.contextmanager
     def _deployed(self, box: Box, directory: Path, broker: Server, notes: RedisServer, bundle: Path) -> Iterator[Burst]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import os
 import random
 import signal
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kombu import pools
 
@@ -21,13 +21,14 @@ from celery_flame_ec2.holdings import open_holdings
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
 from celery_flame_ec2.salvage import Listing, Salvage
+from tests.workers import PYTHON, Program
 
 from .app import CONF, JOURNAL, make_app
 from .brokers import Broker
 from .expected import DEATHS, Cell, Count, broken
 from .load import Load
 from .tally import Death, Journal, count, slowest_return
-from .ways import WAYS, Runner, kill_group, on_runner
+from .ways import WAYS, Runner, on_runner
 
 SLOTS = 2  #: tasks at a time on one runner
 TURN = 0.03  #: seconds between two looks
@@ -40,14 +41,7 @@ PATIENCE = 600.0  #: seconds a cell may take before it is given up
 RETURN_BOUND = 60.0
 LATE = {True: {"task_acks_late": True, "task_reject_on_worker_lost": True}, False: {"task_acks_late": False}}
 PLACE = "here"
-
-
-class Starter(Protocol):
-    """Starts `celery` processes."""
-
-    def spawn(self, words: Sequence[str], environ: Mapping[str, str], log: Path) -> int: ...
-
-    def ended(self) -> dict[int, int]: ...
+COMMAND = (sys.executable, "-m", "celery", "-A", "tests.endings.app", "flame", "child")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,9 +67,11 @@ class Result:
 class Bed:
     """One cell on one broker."""
 
-    def __init__(self, cell: Cell, broker: Broker, starter: Starter, directory: Path, *, endings: int) -> None:
+    def __init__(
+        self, cell: Cell, broker: Broker, program: Callable[..., Program], directory: Path, *, endings: int
+    ) -> None:
         self.cell, self.broker, self._wanted = cell, broker, endings
-        self._starter, self._directory = starter, directory
+        self._program, self._directory = program, directory
         self.queue = f"{cell}-{random.randrange(10**6)}".replace("/", "-")
         self._conf = {
             **broker.conf(cell.ending), **LATE[cell.ack == "late"], "task_ignore_result": True,
@@ -105,7 +101,8 @@ class Bed:
                 self._until(began + PATIENCE)
         finally:
             for runner in self._living():
-                kill_group(runner)
+                runner.program.kill_group()
+                runner.program.ends()
             pools.reset()
         return Result(
             cell=self.cell, endings=self.endings, seconds=round(time.time() - began, 1),
@@ -155,11 +152,12 @@ class Bed:
         environ = {
             CONF: json.dumps(self._conf), JOURNAL: str(self.journal.path), "FLAME_PARENT": parent.encode(),
             "FLAME_RUNNER_ID": runner_id, "FLAME_PLACE": PLACE, "FLAME_HELLO_FILE": str(hello),
-            "AWS_EC2_METADATA_DISABLED": "" if parent.metadata else "true",
+            "AWS_EC2_METADATA_DISABLED": "" if parent.metadata else "true", **PYTHON,
         }  # fmt: skip
-        words = ["-A", "tests.endings.app", "flame", "child"]
-        pid = self._starter.spawn(words, environ, self._directory / f"{runner_id}.log")
-        self.runners.append(Runner(id=runner_id, pid=pid, hello=hello, due_after=due_after or random.uniform(0.2, 2.0)))
+        program = self._program(COMMAND, directory=self._directory, name=runner_id, env=environ)
+        program.start()
+        due_after = due_after or random.uniform(0.2, 2.0)
+        self.runners.append(Runner(id=runner_id, program=program, hello=hello, due_after=due_after))
 
     def _living(self) -> list[Runner]:
         return [runner for runner in self.runners if runner.gone_at is None]
@@ -172,7 +170,7 @@ class Bed:
         elif runner.due(now) and self._retiring:
             runner.retired, runner.struck_at = True, now
             with contextlib.suppress(ProcessLookupError):  # it ended by itself in between
-                os.kill(runner.pid, signal.SIGTERM)
+                runner.program.signal(signal.SIGTERM)
         elif runner.due(now):
             if self.way.strike(runner, on_runner(self.journal.running.values(), runner)):
                 self._struck(runner, now)
@@ -184,7 +182,7 @@ class Bed:
             self.way.go_on(runner, now)
         if now - struck_at > TIMEOUT_STOP:
             self.troubles.append(f"{runner.id} was struck and did not end")
-            kill_group(runner)
+            runner.program.kill_group()
 
     def _struck(self, runner: Runner, now: float) -> None:
         if self.way.ends:
@@ -194,11 +192,10 @@ class Bed:
             runner.up_at, runner.due_after = now, random.uniform(0.3, 1.0)
 
     def _bury(self, now: float) -> None:
-        for pid, code in self._starter.ended().items():
-            for runner in (each for each in self._living() if each.pid == pid):
-                kill_group(runner)  # KillMode=mixed: what the worker left
-                runner.gone_at = now
-                self._gone(runner, code, now)
+        for runner in (each for each in self._living() if not each.program.running):
+            runner.program.kill_group()  # KillMode=mixed: what the worker left
+            runner.gone_at = now
+            self._gone(runner, runner.program.ends(), now)
 
     def _gone(self, runner: Runner, code: int, now: float) -> None:
         if self.cell.ending in DEATHS and runner.struck_at is not None and not runner.retired:

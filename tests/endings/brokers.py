@@ -6,7 +6,7 @@ import functools
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import boto3
@@ -14,8 +14,7 @@ from amqp.exceptions import NotFound
 from celery import Celery
 from redis import Redis
 
-from tests.conftest import AWS
-from tests.servers import MotoServer, RabbitServer, RedisServer, Server
+from tests.servers import LastingRedisServer, MotoServer, RabbitServer, Server
 
 #: Seconds for which a broker that cannot keep its messages over a restart does not answer instead.
 SILENCE = 3.0
@@ -50,13 +49,6 @@ class Broker(ABC):
     def restart(self) -> None:
         """End the server and start it again, with all that it held."""
         self.server.restart()
-
-
-class LastingRedis(RedisServer):
-    """One that still has what it held after a restart: told to stop, it writes all of it."""
-
-    def command(self) -> Sequence[str]:
-        return [*super().command(), "--appendonly", "yes"]
 
 
 class RedisBroker(Broker):
@@ -111,10 +103,7 @@ class SqsBroker(Broker):
         return {**super().conf(ending), "broker_transport_options": options}
 
     def left(self, queue: str) -> int:
-        client = boto3.client(
-            "sqs", endpoint_url=self.server.url, region_name="eu-central-1",
-            aws_access_key_id=AWS["AWS_ACCESS_KEY_ID"], aws_secret_access_key=AWS["AWS_SECRET_ACCESS_KEY"],
-        )  # fmt: skip
+        client = boto3.client("sqs", endpoint_url=self.server.url)
         try:
             found: Mapping[str, str] = client.get_queue_attributes(
                 QueueUrl=client.get_queue_url(QueueName=queue)["QueueUrl"], AttributeNames=["All"]
@@ -132,5 +121,5 @@ class SqsBroker(Broker):
 def make_broker(name: str) -> Broker:
     """Return a broker whose server is still to be started."""
     if name == "redis":
-        return RedisBroker(LastingRedis())
+        return RedisBroker(LastingRedisServer())
     return RabbitBroker(RabbitServer()) if name == "rabbitmq" else SqsBroker(MotoServer())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import ServerMissing
+from tests.conftest import servers_or_skip
 
 from .expected import Cell
 from .world import World
@@ -34,19 +34,12 @@ def world() -> Iterator[World]:
 @pytest.mark.parametrize("name", CELLS.split())
 def test_tasks_fare_as_promised_when_runners_end(name: str, world: World) -> None:
     broker, ack, ending = name.split("/")
-    try:
+    with servers_or_skip():
         result = world.run(Cell(broker=broker, ack=ack, ending=ending), ENDINGS)
-    except ServerMissing as exc:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"{exc}: apt-get install redis-server rabbitmq-server")
     assert (result.broken, result.endings >= ENDINGS) == ([], True)
 
 
 def test_a_runner_that_is_forked_is_no_other_than_one_started_by_itself() -> None:
-    with World(plain=True) as plain:
-        try:
-            result = plain.run(Cell(broker="redis", ack="late", ending="sigterm"), 2)
-        except ServerMissing as exc:
-            pytest.skip(str(exc))
+    with servers_or_skip(), World(plain=True) as plain:
+        result = plain.run(Cell(broker="redis", ack="late", ending="sigterm"), 2)
     assert (result.broken, result.endings >= 2) == ([], True)

@@ -19,6 +19,7 @@ from celery import Celery
 
 from celery_flame_ec2.cli.child import node_name
 from tests.unit.test_imds import FakeMetadata
+from tests.workers import Program
 
 from .brokers import Broker
 from .expected import Cell
@@ -39,7 +40,7 @@ class Runner:
     """One that lives, or lived. Moments are seconds since the epoch; `retired` is one that nothing was to happen to."""
 
     id: str
-    pid: int
+    program: Program
     hello: Path
     due_after: float
     up_at: float | None = None
@@ -99,7 +100,7 @@ class Sigterm(Way):
     """What systemd does with KillMode=mixed; `Bed` ends the group when the worker is gone, or took too long."""
 
     def strike(self, runner: Runner, running: list[Entry]) -> bool:
-        os.kill(runner.pid, signal.SIGTERM)
+        runner.program.signal(signal.SIGTERM)
         return True
 
 
@@ -156,8 +157,8 @@ class KillProcess(Way):
 
 class KillWorker(Way):
     def strike(self, runner: Runner, running: list[Entry]) -> bool:
-        os.kill(runner.pid, signal.SIGKILL)
-        kill_group(runner)
+        runner.program.signal(signal.SIGKILL)
+        runner.program.kill_group()
         return True
 
 
@@ -172,17 +173,17 @@ class CutOff(Way):
     def strike(self, runner: Runner, running: list[Entry]) -> bool:
         if not running:
             return False
-        os.killpg(runner.pid, signal.SIGSTOP)
+        os.killpg(runner.program.pid, signal.SIGSTOP)
         self._tries[runner.id] += 1
         if self._tries[runner.id] > TRIES or self.broker.is_full(runner.id, slots=2):
             return True
-        os.killpg(runner.pid, signal.SIGCONT)
+        os.killpg(runner.program.pid, signal.SIGCONT)
         return False
 
     def go_on(self, runner: Runner, now: float) -> None:
         patience = UNHEARD if self.cell.broker == "rabbitmq" else CUT_OFF
         if runner.struck_at is not None and now - runner.struck_at >= patience:
-            kill_group(runner)
+            runner.program.kill_group()
 
 
 class Restart(Way):
@@ -207,12 +208,6 @@ WAYS: dict[str, type[Way]] = {
     "kill-worker": KillWorker,
     "cut-off": CutOff,
 }
-
-
-def kill_group(runner: Runner) -> None:
-    """End all processes of a runner, as the end of its unit's control group or of its machine does."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(runner.pid, signal.SIGKILL)
 
 
 def on_runner(entries: Iterable[Entry], runner: Runner) -> list[Entry]:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.conftest import AWS
+from tests.nursery import Nursery
+from tests.workers import Program
 
 from .bed import Bed, Result
 from .brokers import Broker, make_broker
 from .expected import Cell
-from .nursery import ROOT, Nursery, Plain
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,12 +28,12 @@ class World:
         self._plain, self._keep = plain, keep
         self._stack = contextlib.ExitStack()
         self._brokers: dict[str, Broker] = {}
+        self._program: Callable[..., Program] = Program
 
     def __enter__(self) -> Self:
-        environ = {**os.environ, **AWS, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-        environ["PYTHONWARNINGS"] = "ignore:You're running the worker with superuser"
-        self._starter = (Plain if self._plain else Nursery)(environ)
-        self._stack.callback(self._starter.close)
+        if not self._plain:
+            directory = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="flame-nursery-")))
+            self._program = self._stack.enter_context(Nursery(directory)).program
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -46,7 +46,7 @@ class World:
             ServerMissing: its broker is not installed.
         """
         directory = Path(tempfile.mkdtemp(prefix="flame-endings-"))
-        result = Bed(cell, self._broker(cell.broker), self._starter, directory, endings=endings).run()
+        result = Bed(cell, self._broker(cell.broker), self._program, directory, endings=endings).run()
         if result.broken or self._keep:
             print(f"{cell}: the runners' logs and the tasks' journal are in {directory}", file=sys.stderr)
         else:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
 
-from tests.servers import MotoServer, RabbitServer, RedisServer, Server, ServerMissing
+from tests.conftest import servers_or_skip
+from tests.nursery import Nursery
+from tests.servers import MotoServer, RabbitServer, RedisServer, Server
 
 S = TypeVar("S", bound=Server)
 
 
 def serve(factory: Callable[[], S]) -> Iterator[S]:
     """Run a server for as long as the caller iterates: for the one that a test wants for itself."""
-    try:
+    with servers_or_skip():
         server = factory()
-    except ServerMissing as exc:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"{exc}: apt-get install redis-server rabbitmq-server")
     with server:
         yield server
 
@@ -39,6 +36,12 @@ def rabbit_server() -> Iterator[RabbitServer]:
 @pytest.fixture(scope="session")
 def moto_server() -> Iterator[MotoServer]:
     yield from serve(MotoServer)
+
+
+@pytest.fixture(scope="session")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    with Nursery(tmp_path_factory.mktemp("nursery")) as made:
+        yield made
 
 
 @pytest.fixture

@@ -80,16 +80,21 @@ def test_sigterm_gives_a_task_back_that_does_not_finish_in_time(
 @pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("broker", ["rabbitmq", "sqs"])
 def test_a_runner_told_to_end_finishes_one_task_and_gives_back_what_waits_or_is_due_later(
-    broker: str, pool: str, request: pytest.FixtureRequest, tmp_path: Path, unique_name: Callable[[str], str]
+    broker: str,
+    pool: str,
+    request: pytest.FixtureRequest,
+    nursery: Nursery,
+    tmp_path: Path,
+    unique_name: Callable[[str], str],
 ) -> None:
     url = str(request.getfixturevalue({"rabbitmq": "rabbit_url", "sqs": "sqs_url"}[broker]))
     queue, released = unique_name("drain"), tmp_path / "released"
-    with Nursery(tmp_path / "nursery") as nursery, Deployment(tmp_path, url, task_default_queue=queue) as work:
+    with Deployment(tmp_path, url, program=nursery.program, task_default_queue=queue) as work:
         for number in range(2):
             work.send("square", number, countdown=600, queue=queue)
         work.send("hold", 0, str(released), queue=queue)
         text = letter(queue, options={"pool": pool}, idle_shutdown_after=PATIENCE)
-        runner = nursery.start(work, "runner", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="runner")
+        runner = work.start("runner", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="runner")
         wait_until(lambda: work.noted("holding"), what="the task running", timeout=PATIENCE)
         work.send("square", 2, queue=queue)
         runner.signal(signal.SIGTERM)
@@ -104,11 +109,11 @@ def test_a_runner_told_to_end_finishes_one_task_and_gives_back_what_waits_or_is_
 
 @pytest.mark.parametrize("broker", ["redis_url", "rabbit_url"])
 def test_what_waits_for_a_slot_runs_elsewhere_as_soon_as_its_runner_is_told_to_end(
-    broker: str, request: pytest.FixtureRequest, tmp_path: Path, unique_name: Callable[[str], str]
+    broker: str, request: pytest.FixtureRequest, nursery: Nursery, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
     queue, released = unique_name("slot"), tmp_path / "released"
     url = str(request.getfixturevalue(broker))
-    with Nursery(tmp_path / "nursery") as nursery, Deployment(tmp_path, url, task_default_queue=queue) as work:
+    with Deployment(tmp_path, url, program=nursery.program, task_default_queue=queue) as work:
         work.send("hold", 0, str(released), queue=queue)
         work.send("square", 1, queue=queue)
         ids = {
@@ -116,11 +121,11 @@ def test_what_waits_for_a_slot_runs_elsewhere_as_soon_as_its_runner_is_told_to_e
                 queue, options={"prefetch_multiplier": 2}, idle_shutdown_after=PATIENCE, shutdown_timeout=PATIENCE
             )
         }
-        first = nursery.start(work, "first", "flame", "child", **ids, FLAME_RUNNER_ID="first")
+        first = work.start("first", "flame", "child", **ids, FLAME_RUNNER_ID="first")
         first.says(r"Task work\.square\S+ received")
         first.signal(signal.SIGTERM)
         first.says("flame: ending: told by SIGTERM")
-        second = nursery.start(work, "second", "flame", "child", **ids, FLAME_RUNNER_ID="second")
+        second = work.start("second", "flame", "child", **ids, FLAME_RUNNER_ID="second")
         wait_until(lambda: work.noted("square"), what="the task that waited", timeout=PATIENCE)
         assert (work.noted("square")[0]["runner"], work.noted("held")) == ("second", [])
         released.touch()

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits, Runner
 from celery_flame_ec2.salvage import Listing, Salvage
 from celery_flame_ec2.service import Service
-from tests.servers import RedisServer
+from tests.servers import LastingRedisServer, RedisServer
 from tests.unit.test_pool import ListBackend
 from tests.waiting import wait_until
 from tests.workers import Deployment
@@ -378,18 +378,11 @@ def test_a_task_longer_than_the_visibility_timeout_runs_once_on_a_runner(redis_u
         assert work.numbers("square") == [1]
 
 
-class LastingRedis(RedisServer):
-    """One that still has what it held after a restart."""
-
-    def command(self) -> Sequence[str]:
-        return [*super().command(), "--appendonly", "yes", "--appendfsync", "always"]
-
-
 def test_what_a_runner_held_when_it_lost_redis_comes_back_when_redis_does(tmp_path: Path) -> None:
     # Celery could not put it back while Redis was away, and no visibility timeout does: the runner itself sees to it.
     released = tmp_path / "released"
     letter = dataclasses.replace(LETTER, worker_options={"prefetch_multiplier": 3}, limits=Limits())
-    for server in serve(LastingRedis):
+    for server in serve(LastingRedisServer):
         with Deployment(tmp_path, server.url, **LATE) as work, Redis.from_url(server.url) as redis:
             runner = work.start("runner", "flame", "child", FLAME_PARENT=letter.encode(), FLAME_RUNNER_ID="runner")
             for number in range(3):

@@ -151,11 +151,11 @@ def _last(words: Sequence[str], word: str) -> int:
 class Course:
     """One lane, round by round."""
 
-    def __init__(self, nursery: Nursery, work: Deployment, lane: Lane, *, queue: str, far_url: str) -> None:
+    def __init__(self, work: Deployment, lane: Lane, *, queue: str, far_url: str) -> None:
         self.work, self.lane = work, lane
         self.runners: list[Runner] = []
         self.rounds: list[Round] = []
-        self._nursery, self._queue = nursery, queue
+        self._queue = queue
         self._conf = {**work.conf, "broker_url": far_url if lane.far else work.conf["broker_url"]}
         self._idle = IDLE_FAR if lane.far else IDLE
         self._quiet_at, self._gap = 0.0, self._idle + 1.2 * TICK
@@ -163,21 +163,9 @@ class Course:
     def run(self, aims: Sequence[float]) -> None:
         """Send one task for each aim, seconds from the runner's next decision."""
         if self.lane.neighbour:
-            words = (
-                "worker",
-                "-l",
-                "WARNING",
-                "-n",
-                f"{self._queue}@%h",
-                "-c",
-                "4",
-                "-P",
-                "threads",
-                "-Q",
-                self._queue,
-            )
-            quick = ("--without-gossip", "--without-mingle", "--prefetch-multiplier", "1")
-            self._nursery.start(self.work, "neighbour", *words, *quick)
+            words = f"worker -l WARNING -n {self._queue}@%h -c 4 -P threads -Q {self._queue}"
+            quick = "--without-gossip --without-mingle --prefetch-multiplier 1"
+            self.work.start("neighbour", *words.split(), *quick.split())
         for number, aim in enumerate(aims):
             self.rounds.append(self._round(number, aim))
         assert self._runner.program.ends() == 0
@@ -192,7 +180,7 @@ class Course:
         name = f"{self._queue}-{len(self.runners)}"
         environ = {"FLAME_PARENT": letter(self._queue, idle_shutdown_after=self._idle), "FLAME_RUNNER_ID": name}
         environ |= {"WORK_CONF": json.dumps(self._conf), "WORK_SLOW": str(SLOW if self.lane.slow else 0)}
-        started = self._nursery.start(self.work, name, "flame", "child", **environ)
+        started = self.work.start(name, "flame", "child", **environ)
         self.runners.append(Runner(started))
 
     def _look(self) -> Runner:
@@ -290,19 +278,20 @@ def by_way_of(link: SlowLink, server: Server) -> str:
 
 
 def test_every_task_published_around_the_decision_to_end_runs_once_and_soon(
-    server: Server, tmp_path: Path, unique_name: Callable[[str], str]
+    server: Server, nursery: Nursery, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
     with contextlib.ExitStack() as stack:
-        nursery = stack.enter_context(Nursery(tmp_path / "nursery"))
         link = stack.enter_context(SlowLink(server.port, delay=FAR))
         far_url = by_way_of(link, server)
         courses = []
         for lane in LANES:
             late = {"task_acks_late": lane.late, "task_reject_on_worker_lost": lane.late, "task_ignore_result": True}
             (tmp_path / lane.name).mkdir()
-            work = stack.enter_context(Deployment(tmp_path / lane.name, server.url, app=APP, **late))
+            work = stack.enter_context(
+                Deployment(tmp_path / lane.name, server.url, app=APP, program=nursery.program, **late)
+            )
             work.client.conf.broker_transport_options = {"confirm_publish": True}
-            courses.append(Course(nursery, work, lane, queue=unique_name(lane.name), far_url=far_url))
+            courses.append(Course(work, lane, queue=unique_name(lane.name), far_url=far_url))
         all_aims = aims(ROUNDS)
         with ThreadPoolExecutor(len(courses)) as threads:
             started = [threads.submit(each.run, all_aims[n :: len(LANES)]) for n, each in enumerate(courses)]
@@ -313,13 +302,13 @@ def test_every_task_published_around_the_decision_to_end_runs_once_and_soon(
 
 
 def test_a_task_that_arrives_between_decision_and_cancel_keeps_the_runner_which_takes_more_afterwards(
-    server: Server, tmp_path: Path, unique_name: Callable[[str], str]
+    server: Server, nursery: Nursery, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
     queue, hold = unique_name("held"), tmp_path / "hold"
-    with Nursery(tmp_path / "nursery") as nursery, Deployment(tmp_path, server.url, app=APP) as work:
+    with Deployment(tmp_path, server.url, app=APP, program=nursery.program) as work:
         hold.touch()
         environ = {"FLAME_PARENT": letter(queue, idle_shutdown_after=IDLE), "FLAME_RUNNER_ID": "one"}
-        runner = nursery.start(work, "one", "flame", "child", **environ, WORK_HOLD=str(hold))
+        runner = work.start("one", "flame", "child", **environ, WORK_HOLD=str(hold))
         runner.says("flame: ending: idle")
         work.send("mark", 0, 2 * TASK, queue=queue)
         runner.says(r"Task work\.mark\S+ received")
@@ -333,17 +322,16 @@ def test_a_task_that_arrives_between_decision_and_cancel_keeps_the_runner_which_
 
 
 def test_a_single_use_runner_takes_one_task_for_each_slot_while_more_are_on_their_way(
-    server: Server, tmp_path: Path, unique_name: Callable[[str], str]
+    server: Server, nursery: Nursery, tmp_path: Path, unique_name: Callable[[str], str]
 ) -> None:
     queue = unique_name("flood")
     with (
-        Nursery(tmp_path / "nursery") as nursery,
         SlowLink(server.port, delay=FAR) as link,
-        Deployment(tmp_path, server.url, app=APP, task_acks_late=False) as work,
+        Deployment(tmp_path, server.url, app=APP, program=nursery.program, task_acks_late=False) as work,
     ):
         conf = json.dumps({**work.conf, "broker_url": by_way_of(link, server)})
         text = letter(queue, concurrency=2, single_use=True, idle_shutdown_after=PATIENCE)
-        runner = nursery.start(work, "one", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="one", WORK_CONF=conf)
+        runner = work.start("one", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="one", WORK_CONF=conf)
         work.send("mark", 0, queue=queue)
         wait_until(lambda: work.numbers("mark") == [0], what="a task that is over", timeout=PATIENCE)
         for number in range(1, 30):
@@ -352,7 +340,7 @@ def test_a_single_use_runner_takes_one_task_for_each_slot_while_more_are_on_thei
         assert runner.ends() == 0
         assert len(work.numbers("mark")) == 2
         text = letter(queue, idle_shutdown_after=IDLE)
-        rest = nursery.start(work, "rest", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="rest")
+        rest = work.start("rest", "flame", "child", FLAME_PARENT=text, FLAME_RUNNER_ID="rest")
         assert rest.ends() == 0
         assert work.numbers("mark") == list(range(30))
 
