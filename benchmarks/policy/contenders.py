@@ -9,14 +9,13 @@ from typing import Any
 
 from benchmarks.policy.loads import Load
 from benchmarks.policy.peers import PEERS, Peer
+from celery_flame_ec2.lifetime import CORDONED_PATIENCE
 from celery_flame_ec2.simulate.world import Policy
 
 #: The default of `target_wait` is the second.
 TARGET_WAITS = (0.0, 30.0, 120.0)
 DEFAULT = "ours, target 30 s"
 LONG_IDLE = "plain depth, idle 300 s"
-#: Seconds that a cordoned runner of ours stays idle before it ends.
-CORDONED_PATIENCE = 1.0
 #: Seconds without any change after which our policy has nothing more to decide.
 SETTLED = 900.0
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import PoolSettings
 from ..experience import Experience
+from ..lifetime import CORDONED_PATIENCE
 from ..policy import Demand, Fleet, Plan, Unknown, room
 from ..runner import Runner, RunnerState
 from .load import Task
@@ -35,8 +36,8 @@ class Conditions:
     A boot takes `boot` on average, log-normally spread with a standard deviation of its logarithm of `boot_spread`;
     a share of `failed_boots` never comes up and is ended at the pool's `boot_timeout`. A machine that is up gets a spot
     notice `interruptions` times an hour on average. From its decision to end until it is billed no more a runner
-    takes `ending`. `cordoned_patience` is the idle time of a cordoned runner, None for the pool's own. At least
-    `billed_at_least` is billed for each launch: EC2's minimum for Linux.
+    takes `ending`. `cordoned_patience` is the idle time of a cordoned runner, or the pool's own where that is shorter.
+    At least `billed_at_least` is billed for each launch: EC2's minimum for Linux.
     """
 
     boot: float = 60.0
@@ -44,7 +45,7 @@ class Conditions:
     failed_boots: float = 0.0
     interruptions: float = 0.0
     ending: float = 3.0
-    cordoned_patience: float | None = None
+    cordoned_patience: float = CORDONED_PATIENCE
     billed_at_least: float = 60.0
 
 
@@ -259,10 +260,10 @@ class _World:
 
     def _patience_of(self, machine: _Machine) -> float | None:
         """Return after how many seconds without work it ends."""
-        patience, own = self._patience[machine.warm], self._conditions.cordoned_patience
+        patience, cordoned = self._patience[machine.warm], self._conditions.cordoned_patience
         if machine.state is not RunnerState.CORDONED:
             return patience
-        return own if own is not None else patience if patience is not None else 60.0
+        return cordoned if patience is None else min(patience, cordoned)
 
     def _look_idle(self, machine: _Machine) -> None:
         """End a machine that was idle for long enough, else look again when it may have been."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from celery_flame_ec2.config import PoolSettings
+from celery_flame_ec2.lifetime import CORDONED_PATIENCE
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown
 from celery_flame_ec2.runner import RunnerState
 from celery_flame_ec2.simulate import Conditions, Outcome, Task, simulate
@@ -16,7 +17,7 @@ from celery_flame_ec2.simulate.world import EPOCH, NOTICE, Policy
 
 POOL = PoolSettings(name="video", queues=("video",), max=10, max_concurrency=2, idle_shutdown_after=30.0)
 #: Boots and ends that take a round time each.
-EXACT = Conditions(boot=60.0, boot_spread=0.0, ending=3.0)
+EXACT = Conditions(boot=60.0, boot_spread=0.0, ending=3.0, cordoned_patience=30.0)
 
 
 class Script:
@@ -248,6 +249,16 @@ class TestCordon:
 
         assert script.states(79) == [RunnerState.CORDONED]
         assert script.states(80) == [RunnerState.ENDING]
+
+    @pytest.mark.parametrize("idle", [30.0, None])
+    def test_its_patience_is_that_of_a_runner_where_nothing_else_is_said(self, idle: float | None) -> None:
+        script = Script(at_0=launch(1), at_70=Plan(cordon=("i-00000001",), reason="cordon"))
+        conditions = Conditions(boot=60.0, boot_spread=0.0)
+
+        simulate([], dataclasses.replace(POOL, idle_shutdown_after=idle), script, conditions=conditions, until=75.0)
+
+        assert script.states(70) == [RunnerState.UP]
+        assert script.states(70 + CORDONED_PATIENCE) == [RunnerState.ENDING]
 
     def test_taken_back_it_takes_what_waits_at_once(self) -> None:
         ids = ("i-00000001",)
