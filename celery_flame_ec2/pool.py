@@ -19,7 +19,7 @@ from .parent import Parent
 from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
 from .presence import REPEAT, Word
 from .roster import Change, Event, Open, Roster
-from .runner import Runner
+from .runner import Runner, RunnerState
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class Pool:
         self._backend = backend
         self._policy = policy
         self._tell_runners, self._orders = tell, Orders()
+        #: Runners that this policy cordoned, by id: whether they confirmed it. It may take them back.
+        self._cordoned: dict[str, bool] = {}
 
     def look(
         self,
@@ -137,9 +139,15 @@ class Pool:
             self._tell(change, now, told, hears=hears)
 
     def fleet(self, now: float) -> Fleet:
-        """Return the runners as a policy sees them."""
+        """Return the runners as a policy sees them: whom somebody else cordoned is not to be taken back, and ends."""
         roster = self.roster
-        return Fleet(runners=roster.runners, unclear=roster.unclear(now), failures=roster.failures)
+        runners = tuple(
+            dataclasses.replace(runner, state=RunnerState.ENDING)
+            if runner.state is RunnerState.CORDONED and runner.id not in self._cordoned
+            else runner
+            for runner in roster.runners
+        )
+        return Fleet(runners=runners, unclear=roster.unclear(now), failures=roster.failures)
 
     def decide(self, demand: Demand | Unknown, now: float, *, listing: Unknown | None) -> Plan:
         """Plan this round. `listing` says why the fleet is unknown."""
@@ -164,11 +172,22 @@ class Pool:
         return asked_again or launch > 0
 
     def _order(self, plan: Plan, now: float) -> None:
+        self._remember_cordons(plan)
         wanted = {**dict.fromkeys(plan.cordon, Order.CORDON), **dict.fromkeys(plan.uncordon, Order.UNCORDON)}
         for order, runners in self._orders.due(wanted, self.roster.runners, now).items():
             ids = [runner.id for runner in runners]
             if self._tell_runners(order, self.settings.queues, ids):
                 logger.info("pool %s: told to %s: %s", self.settings.name, order.name.lower(), ", ".join(ids))
+
+    def _remember_cordons(self, plan: Plan) -> None:
+        """Remember whom the plan cordons until they are up again, or gone."""
+        states = {runner.id: runner.state for runner in self.roster.runners}
+        kept = {
+            runner_id: confirmed or states[runner_id] is RunnerState.CORDONED
+            for runner_id, confirmed in self._cordoned.items()
+            if runner_id in states and not (confirmed and states[runner_id] is RunnerState.UP)
+        }
+        self._cordoned = dict.fromkeys(plan.cordon, False) | kept
 
     def _launch(self, count: int, reason: str, now: float, *, warm: bool) -> None:
         before = self.roster.open_tokens

@@ -381,6 +381,28 @@ def test_runners_are_told_once_and_again_only_where_they_do_not_confirm_it(backe
     assert step(AGAIN_AFTER + 1, up, up, up) == [(Order.CORDON, ("video",), ("r0",))]
 
 
+def test_a_policy_may_take_back_whom_it_cordoned_and_sees_whom_an_operator_cordoned_as_ending(
+    backend: ListBackend,
+) -> None:
+    up, cordoned, ending = RunnerState.UP, RunnerState.CORDONED, RunnerState.ENDING
+    pool = new_pool(backend)
+    backend.launch(Parent(owner="o", pool="video", backend="local", queues=("video",), concurrency=1), 2)
+
+    def seen(*states: RunnerState, orders: Plan) -> list[RunnerState]:
+        pool.look(backend.living, said(*states), NOW)
+        found = [runner.state for runner in pool.fleet(NOW).runners]
+        pool.act(orders, NOW)
+        return found
+
+    nothing, take_back = Plan(reason="nothing"), Plan(uncordon=("r0",), reason="more")
+    assert seen(up, up, orders=Plan(cordon=("r0",), reason="less")) == [up, up]
+    assert seen(up, cordoned, orders=nothing) == [up, ending]
+    assert seen(cordoned, cordoned, orders=take_back) == [cordoned, ending]
+    assert seen(cordoned, cordoned, orders=nothing) == [cordoned, ending]
+    assert seen(up, up, orders=nothing) == [up, up]
+    assert seen(cordoned, up, orders=nothing) == [ending, up]
+
+
 def test_who_boots_or_ends_is_told_nothing(backend: ListBackend) -> None:
     told = Told()
     pool = planned(backend, Plan(cordon=("r0", "r1"), uncordon=("r1",), reason="less"), tell=told)
