@@ -189,10 +189,10 @@ def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> in
     """Return how many runners more would find work once they are up.
 
     Before enough tasks have ended their runtime is a guess, and few are launched on a guess. But a task that runs for
-    some time already lasts for as long at least.
+    some time already lasts for as long at least. Slots that take one task each start nothing more, however long it runs.
     """
     past = demand.past
-    if pool.target_wait == 0:
+    if pool.target_wait == 0 or pool.single_use:
         return _at_once(pool, demand, fleet)
     guess = _in_time(pool, demand, fleet, past.runtime, now)
     if past.at_least is None:
@@ -202,9 +202,10 @@ def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> in
 
 
 def _at_once(pool: PoolSettings, demand: Demand, fleet: Fleet) -> int:
-    """Return how many runners more it takes for each task that waits to have a slot of its own, and HEDGE of that."""
+    """Return how many runners more it takes for each task that waits to have a slot of its own, with HEDGE at 0."""
     needed = math.ceil(demand.unserved / (pool.max_concurrency or 1))
-    return max(0, needed + int(needed * HEDGE) - fleet.count(RunnerState.BOOTING) - fleet.unclear)
+    hedge = int(needed * HEDGE) if pool.target_wait == 0 else 0
+    return max(0, needed + hedge - fleet.count(RunnerState.BOOTING) - fleet.unclear)
 
 
 def _in_time(pool: PoolSettings, demand: Demand, fleet: Fleet, runtime: float, now: float) -> int:

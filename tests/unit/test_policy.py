@@ -96,6 +96,16 @@ def test_where_no_task_shall_wait_a_tenth_more_are_launched_than_needed() -> Non
     assert plan(pool, Demand(waiting=80, past=LONG), fleet(*[BOOTING] * 22), NOW).launch == 0
 
 
+def test_slots_that_take_one_task_only_start_nothing_more() -> None:
+    pool = dataclasses.replace(POOL, max=100, target_wait=30.0)
+    once = dataclasses.replace(pool, single_use=True)
+    demand = Demand(waiting=80, running=16, past=SHORT)
+    here = fleet(UP, UP, UP, UP, BOOTING, BOOTING)
+    assert plan(pool, demand, here, NOW).launch == 0
+    assert plan(once, demand, here, NOW).launch == 18
+    assert plan(once, demand, fleet(*[UP] * 4, *[BOOTING] * 20), NOW).launch == 0
+
+
 def test_arrivals_of_the_boot_to_come_are_launched_for() -> None:
     pool = dataclasses.replace(POOL, target_wait=30.0)
     launches = [
