@@ -133,7 +133,8 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     here = _here(fleet)
     wanted = min(pool.max, max(pool.min, here + outlook.missing))
     launch = min(wanted - here - len(uncordon), room(pool, fleet))
-    reason = f"{_in_words(demand, outlook)}; {_standing(fleet)}"
+    short = outlook.missing - len(uncordon) > max(0, launch)
+    reason = f"{_in_words(demand, outlook)}; {_standing(fleet)}{f'; max is {pool.max}' if short else ''}"
     if launch > 0:
         return _launch(pool, fleet, launch, Plan(wanted=wanted, uncordon=uncordon, reason=reason), now)
     settled = demand.past.arrivals.known and not uncordon
@@ -189,7 +190,7 @@ def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> in
     """Return how many runners more would find work once they are up.
 
     Before enough tasks have ended their runtime is a guess, and few are launched on a guess. But a task that runs for
-    some time already lasts for as long at least. Slots that take one task each start nothing more, however long it runs.
+    some time already lasts for as long at least. Slots that take one task each start no other, however short it is.
     """
     past = demand.past
     if pool.target_wait == 0 or pool.single_use:

@@ -82,6 +82,14 @@ def test_short_tasks_launch_only_what_still_finds_work(waiting: int, states: lis
     assert plan(pool, Demand(waiting=waiting, past=SHORT), fleet(*states), NOW).launch == launch
 
 
+def test_where_max_keeps_it_from_launching_more_it_says_so() -> None:
+    flood = Demand(waiting=1000, past=LONG)
+    assert plan(POOL, flood, fleet(), NOW).reason.endswith("; no runner; max is 10")
+    assert plan(POOL, flood, fleet(*[ENDING] * 4), NOW).reason.endswith("; 4 ending; max is 10")
+    assert plan(POOL, flood, fleet(*[BOOTING] * 10), NOW).reason.endswith("; 10 booting; max is 10")
+    assert "max" not in plan(POOL, Demand(waiting=8, past=LONG), fleet(), NOW).reason
+
+
 def test_a_longer_target_launches_fewer() -> None:
     launches = [
         plan(dataclasses.replace(POOL, max=1000, target_wait=wait), Demand(waiting=400, past=LONG), fleet(), NOW).launch
