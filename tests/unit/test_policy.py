@@ -104,6 +104,36 @@ def test_where_no_task_shall_wait_a_tenth_more_are_launched_than_needed() -> Non
     assert plan(pool, Demand(waiting=80, past=LONG), fleet(*[BOOTING] * 22), NOW).launch == 0
 
 
+def test_a_launch_of_unknown_outcome_counts_where_no_task_shall_wait() -> None:
+    pool = dataclasses.replace(POOL, target_wait=0.0)
+    assert plan(pool, Demand(waiting=8, past=LONG), fleet(unclear=2), NOW).launch == 0
+    assert plan(pool, Demand(waiting=8, past=LONG), fleet(unclear=1), NOW).launch == 1
+
+
+@pytest.mark.parametrize(("age", "launch"), [(0.0, 4), (50.0, 0)])
+def test_one_that_boots_for_long_already_serves_before_one_launched_now_would(age: float, launch: int) -> None:
+    pool = dataclasses.replace(POOL, max=100, target_wait=1.0)
+    here = Fleet(runners=(runner(0, BOOTING, age=age),))
+    assert plan(pool, Demand(waiting=200, past=SHORT), here, NOW).launch == launch
+
+
+def test_what_arrivals_of_the_last_minutes_need_is_kept_though_the_last_one_brought_none() -> None:
+    past = taught(runtime=5.0, arriving=0.0, lasting=1.0)
+    assert plan(POOL, Demand(waiting=0, past=past), fleet(UP, UP), NOW).cordon == ()
+    assert plan(POOL, Demand(waiting=0, past=taught(runtime=5.0)), fleet(UP, UP), NOW).cordon == ("i-0", "i-1")
+
+
+def test_what_arrivals_need_is_taken_back_though_nothing_waits() -> None:
+    past = taught(runtime=5.0, arriving=1.0)
+    assert plan(POOL, Demand(waiting=0, past=past), fleet(CORDONED, CORDONED, CORDONED), NOW).uncordon == ("i-0", "i-1")
+
+
+def test_none_is_cordoned_while_others_are_taken_back() -> None:
+    pool = dataclasses.replace(POOL, target_wait=0.0)
+    decided = plan(pool, Demand(waiting=4, past=taught(runtime=5.0)), fleet(UP, UP, UP, CORDONED), NOW)
+    assert (decided.uncordon, decided.cordon) == (("i-3",), ())
+
+
 def test_slots_that_take_one_task_only_start_nothing_more() -> None:
     pool = dataclasses.replace(POOL, max=100, target_wait=30.0)
     once = dataclasses.replace(pool, single_use=True)
