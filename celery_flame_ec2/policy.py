@@ -21,7 +21,7 @@ PROBE_AFTER = 2
 SPARE, SPARE_AT_ONCE = 2.0, 4.0
 #: No more are kept free than let a task wait for longer than target_wait once in exp(TAIL) times, where runtimes are
 #: exponential; they seldom are, and so it is more.
-TAIL = 10.0
+TAIL = 6.0
 #: Runners launched beyond need where no task shall wait, for each one needed: some boots take longer, or fail.
 HEDGE = 0.1
 #: Runners there may be before ENOUGH tasks were seen to their ends, where tasks may wait: how many it takes is a guess.
