@@ -106,7 +106,7 @@ def test_a_cordoned_runner_finishes_what_it_runs_then_idles_out_though_nobody_is
     pair.work.send("square", 0, queue=pair.queues[1])
     released.touch()
     assert runner.ends() == 0
-    assert "idle for 2 s, cordoned" in runner.output
+    assert "idle for 1 s, cordoned" in runner.output
     assert (pair.work.numbers("held"), pair.work.numbers("square")) == ([0], [])
     pair.runner("next", idle_shutdown_after=1.0)
     pair.done(1)
