@@ -11,7 +11,7 @@ UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/py
 SERVERS := openssl rabbitmq-server redis-server
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-confirm bench-launch bench-policy bench-queues bench-simulate \
+.PHONY: demo test lint box bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
 	chaos-launch docs-policy endings soak clean
 
 demo: $(VENV)/.installed
@@ -36,6 +36,10 @@ bench-burst: $(VENV)/.tools
 bench-confirm: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/python -m benchmarks.confirm $(if $(JSON),--json $(JSON))
+
+# CPU time of one round's learning and planning, at 1,000 queues and 10,000 runners
+bench-deciding: $(VENV)/.tools
+	$(BIN)/python -m benchmarks.policy.cost $(if $(JSON),--json $(JSON))
 
 bench-launch: $(VENV)/.tools
 	.ci/debian $(SERVERS)
