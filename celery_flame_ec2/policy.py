@@ -179,11 +179,13 @@ def _expected(pool: PoolSettings, demand: Demand, arriving: float) -> float:
 
 
 def _present(pool: PoolSettings, demand: Demand) -> float:
-    """Return how many slots of runners it takes to start what waits now within `target_wait`."""
-    if not demand.unserved:
-        return 0.0
+    """Return how many slots of runners it takes to go on with what runs and to start what waits within `target_wait`.
+
+    With those of one runner to spare, or the next look would want back what this one cordons, as tasks come and go.
+    """
     runtime = demand.past.runtime
-    return demand.unserved * runtime / (pool.target_wait + runtime) + demand.running
+    needed = demand.running + demand.unserved * runtime / (pool.target_wait + runtime)
+    return needed + (pool.max_concurrency or 1) if needed else 0.0
 
 
 def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> int:

@@ -193,14 +193,20 @@ def test_those_that_still_work_are_taken_back_first() -> None:
 
 def test_runners_beyond_what_arrives_are_cordoned_those_first_that_do_least() -> None:
     standing = Fleet(runners=tuple(runner(n, UP, active=n) for n in range(5)))
-    decided = plan(POOL, Demand(waiting=0, running=10, past=taught(runtime=5.0, arriving=0.8)), standing, NOW)
+    decided = plan(POOL, Demand(waiting=0, running=4, past=taught(runtime=5.0, arriving=0.8)), standing, NOW)
     assert decided.cordon == ("i-0", "i-1", "i-2")  # 4 slots are busy, and 2 standard deviations are kept free
     assert decided.launch == 0
 
 
 def test_what_waits_now_keeps_runners_that_arrivals_alone_would_not() -> None:
     demand = Demand(waiting=20, running=20, past=taught(runtime=5.0))
-    assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == 4
+    assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == 3
+
+
+def test_runners_at_work_are_kept_with_one_to_spare_however_little_arrives() -> None:
+    past = taught(runtime=5.0)
+    assert len(plan(POOL, Demand(waiting=0, running=8, past=past), fleet(*[UP] * 10), NOW).cordon) == 7
+    assert len(plan(POOL, Demand(waiting=0, past=past), fleet(*[UP] * 10), NOW).cordon) == 10
 
 
 def test_where_no_task_shall_wait_runners_at_work_are_kept_with_some_to_spare() -> None:
