@@ -16,12 +16,13 @@ FAILURE_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Launches in a row whose runners did not come up, after which only one is tried at a time.
 PROBE_AFTER = 2
-#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs (Poisson):
-#: where tasks may wait, and where none shall.
-SPARE, SPARE_AT_ONCE = 2.0, 4.0
+#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs (Poisson).
+SPARE = 4.0
 #: No more are kept free than let a task wait for longer than target_wait once in exp(TAIL) times, where runtimes are
 #: exponential; they seldom are, and so it is more.
 TAIL = 6.0
+#: Slots kept beyond those at work: tasks come and go, and what one look cordons the next would want back.
+SLACK = 2
 #: Runners launched beyond need where no task shall wait, for each one needed: some boots take longer, or fail.
 HEDGE = 0.1
 #: Runners there may be before ENOUGH tasks were seen to their ends, where tasks may wait: how many it takes is a guess.
@@ -169,23 +170,21 @@ def _expected(pool: PoolSettings, demand: Demand, arriving: float) -> float:
 
     In a queue that Poisson arrivals fill slots are busy as arrivals a second times runtime, and vary by its root.
     """
-    runtime = demand.past.runtime
+    runtime, target = demand.past.runtime, pool.target_wait
     busy = arriving * runtime
-    on_runners = max(0.0, busy - demand.local)
-    if pool.target_wait > 0:
-        return on_runners + min(SPARE * math.sqrt(busy), TAIL * runtime / pool.target_wait)
-    on_runners = max(on_runners, float(demand.running))
-    return on_runners + SPARE_AT_ONCE * math.sqrt(on_runners)
+    if target == 0:
+        busy = max(busy, float(demand.running + demand.local))
+    spare = SPARE * math.sqrt(busy)
+    if target > 0:
+        spare = min(spare, TAIL * runtime / target)
+    return max(0.0, busy - demand.local) + spare
 
 
 def _present(pool: PoolSettings, demand: Demand) -> float:
-    """Return how many slots of runners it takes to go on with what runs and to start what waits within `target_wait`.
-
-    With those of one runner to spare, or the next look would want back what this one cordons, as tasks come and go.
-    """
+    """Return how many slots it takes to go on with what runs on runners and start what waits within `target_wait`."""
     runtime = demand.past.runtime
     needed = demand.running + demand.unserved * runtime / (pool.target_wait + runtime)
-    return needed + (pool.max_concurrency or 1) if needed else 0.0
+    return needed + SLACK if needed else 0.0
 
 
 def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> int:

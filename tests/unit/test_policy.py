@@ -203,7 +203,7 @@ def test_what_waits_now_keeps_runners_that_arrivals_alone_would_not() -> None:
     assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == 3
 
 
-def test_runners_at_work_are_kept_with_one_to_spare_however_little_arrives() -> None:
+def test_runners_at_work_are_kept_with_two_slots_to_spare_however_little_arrives() -> None:
     past = taught(runtime=5.0)
     assert len(plan(POOL, Demand(waiting=0, running=8, past=past), fleet(*[UP] * 10), NOW).cordon) == 7
     assert len(plan(POOL, Demand(waiting=0, past=past), fleet(*[UP] * 10), NOW).cordon) == 10
@@ -320,7 +320,7 @@ def test_a_reason_carries_the_numbers_it_came_from() -> None:
     demand = Demand(waiting=12, running=4, local_free=2, past=taught(runtime=117.25, arriving=0.25))
     assert plan(POOL, demand, fleet(UP, BOOTING), NOW).reason == (
         "12 waiting, 4 running on runners, 2 free here; 0.25 a second arrive, each runs 117 s: "
-        "5 more would find work, 11 to keep; 1 booting, 1 up"
+        "5 more would find work, 13 to keep; 1 booting, 1 up"
     )
 
 
