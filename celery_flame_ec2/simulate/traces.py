@@ -17,9 +17,11 @@ import math
 import re
 import zlib
 from collections.abc import Collection, Iterator
-from datetime import datetime, timezone
+from datetime import timezone
 from pathlib import Path
 from typing import IO
+
+from dateutil.parser import isoparse
 
 from ..errors import TraceError
 from .load import Task
@@ -156,11 +158,10 @@ def _arrival(lines: _Lines, text: str) -> tuple[float, bool]:
     """Return an arrival in seconds, and whether it is a timestamp."""
     if re.match(r"\d{4}-\d\d-\d\d", text):
         try:
-            # Python 3.10 does not know Z.
-            moment = datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
-        except ValueError as exc:
+            moment = isoparse(text)
+            return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp(), True
+        except (ValueError, OverflowError) as exc:
             raise lines.problem(f"{ARRIVAL} is no timestamp of ISO 8601: {_shown(text)}") from exc
-        return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp(), True
     return lines.seconds(text, f"{ARRIVAL} (or an ISO 8601 timestamp)"), False
 
 

@@ -82,6 +82,12 @@ def test_timestamps_are_utc_where_they_name_no_offset(file: Path) -> None:
     assert tasks == [Task(0.0, 1.0), Task(1.5, 2.0), Task(2.0, 3.0)]
 
 
+@pytest.mark.parametrize("text", ["2026-13-01", "9999-12-31T24:00:00", "2026-03-01T12:00:00+25:00", "2026-03-01 noon"])
+def test_a_timestamp_that_is_none_is_named(text: str, file: Path) -> None:
+    with pytest.raises(TraceError, match="line 2: arrival is no timestamp of ISO 8601"):
+        read(file, f"arrival,runtime\n{text},1\n")
+
+
 def test_line_ends_and_byte_order_marks_of_other_systems_are_no_matter(file: Path) -> None:
     file.write_bytes(b"\xef\xbb\xbfarrival,runtime\r\n1,2\r\n")
     assert read_trace(file) == [Task(0.0, 2.0)]
