@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from celery import Celery
 from kombu.connection import Connection
 from kombu.exceptions import OperationalError
+from kombu.messaging import Consumer
 
 from .errors import DemandUnknown
 
@@ -62,6 +64,15 @@ def has_fanout(connection: Connection) -> bool:
     """Tell whether worker events can travel on this broker."""
     implements: Any = connection.transport.implements
     return "fanout" in implements.exchange_type
+
+
+def hear_events(app: Celery, opened: Any, handlers: Mapping[str, Callable[[Any], None]], routing_key: str) -> None:
+    """Have each event that comes over an opened channel handled by its type, with its time as it was sent."""
+    receiver = app.events.Receiver(opened, handlers=handlers, routing_key=routing_key, app=app)
+    # Times in events are seconds since the epoch; Celery would shift them by the sender's time zone.
+    receiver.event_from_message = functools.partial(receiver.event_from_message, localize=False)
+    for consumer in receiver.get_consumers(functools.partial(Consumer, opened), opened):
+        consumer.consume()
 
 
 def _bounds(driver: str, options: Mapping[str, Any], timeout: float) -> dict[str, Any]:

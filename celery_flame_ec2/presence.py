@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import time
 import uuid
@@ -12,9 +11,8 @@ from typing import Any, Protocol
 
 from celery import Celery
 from kombu.connection import Connection
-from kombu.messaging import Consumer
 
-from .broker import cause, channel
+from .broker import cause, channel, hear_events
 from .errors import DemandUnknown
 from .runner import RunnerState
 
@@ -166,11 +164,7 @@ class Presence:
         connection = self._connect()
         try:
             opened = channel(connection)
-            receiver = self._app.events.Receiver(
-                opened, handlers={EVENT: self._hear}, routing_key=ROUTING_KEY, app=self._app
-            )
-            for consumer in receiver.get_consumers(functools.partial(Consumer, opened), opened):
-                consumer.consume()
+            hear_events(self._app, opened, {EVENT: self._hear}, ROUTING_KEY)
         except Exception as exc:
             told = f"{connection.as_uri()}: {cause(exc, connection)}"
             connection.release()

@@ -14,9 +14,8 @@ import click
 from celery import Celery
 from celery.bin.base import CeleryCommand, handle_preload_options
 from kombu.connection import Connection
-from kombu.messaging import Consumer
 
-from ..broker import cause, channel, has_fanout, open_connection
+from ..broker import cause, channel, has_fanout, hear_events, open_connection
 from ..errors import TraceError
 from ..settings import settings_of
 from ..simulate.recorder import EVENTS, Counts, Recorder
@@ -122,14 +121,7 @@ def _connected(app: Celery, recorder: Recorder) -> Connection:
     if not has_fanout(connection):
         raise TraceError("events of tasks do not travel over this broker: it has no fanout")
     try:
-        opened = channel(connection)
-        receiver = app.events.Receiver(
-            opened, handlers=dict.fromkeys(EVENTS, recorder.hear), routing_key=ROUTING_KEY, app=app
-        )
-        # Times in events are seconds since the epoch; Celery would shift them by the sender's time zone.
-        receiver.event_from_message = functools.partial(receiver.event_from_message, localize=False)
-        for consumer in receiver.get_consumers(functools.partial(Consumer, opened), opened):
-            consumer.consume()
+        hear_events(app, channel(connection), dict.fromkeys(EVENTS, recorder.hear), ROUTING_KEY)
     except Exception as exc:
         told = f"{connection.as_uri()}: {cause(exc, connection)}"
         connection.release()
