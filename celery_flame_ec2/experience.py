@@ -80,6 +80,11 @@ class Arrivals:
             return 0.0
         return sum(sorted(self.spans)[: SPANS - BURSTS]) / (SPAN * (SPANS - BURSTS))
 
+    @property
+    def rate(self) -> float:
+        """Tasks a second to be ready for: what arrives at least, or lasts where that is more."""
+        return max(self.steady, self.lasting)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Look:

@@ -155,7 +155,7 @@ class _Outlook:
 
 def _outlook(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> _Outlook:
     past, slots, runtime = demand.past, pool.max_concurrency or 1, demand.past.runtime
-    arriving = max(past.arrivals.steady, past.arrivals.lasting)
+    arriving = past.arrivals.rate
     needed = max(_expected(pool, demand, arriving), _present(pool, demand))
     return _Outlook(
         missing=_missing(pool, demand, fleet, now) if demand.unserved else 0,

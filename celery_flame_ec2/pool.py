@@ -181,6 +181,8 @@ class Pool:
 
     def _remember_cordons(self, plan: Plan) -> None:
         """Remember whom the plan cordons until they are up again, or gone."""
+        if not (plan.cordon or self._cordoned):
+            return
         states = {runner.id: runner.state for runner in self.roster.runners}
         kept = {
             runner_id: confirmed or states[runner_id] is RunnerState.CORDONED
@@ -298,7 +300,7 @@ def _learned(past: Experience, before: Learned | None, now: float) -> Learned | 
     if before is not None and now - before.at < NOTE_EVERY:
         return before
     runtime = round(past.runtime, 3) if past.ended >= ENOUGH else None
-    arriving = round(max(past.arrivals.steady, past.arrivals.lasting), 4)
+    arriving = round(past.arrivals.rate, 4)
     learned = Learned(at=round(now, 1), runtime=runtime, boot=round(past.boot, 1), arriving=arriving)
     if before is not None and not arriving and dataclasses.replace(learned, at=before.at) == before:
         return before
