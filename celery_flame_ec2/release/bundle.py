@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import importlib.resources
-import json
 import os
 import re
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from ..errors import ReleaseError
 from . import archive, sources
+from .manifest import NAME, Manifest, files_in
 from .wheels import Installer, Target, Uv, needed
 
 #: Who needs whom for something no runner does: AWS is the parent's business, click-repl is the prompt of `celery amqp`.
@@ -70,7 +70,17 @@ def build(
         _check_contents(stage, celery_app, listed, packages)
         compiled = _compile(stage, target, report)
         _write_start(stage, name)
-        _write_manifest(stage, name=name, celery_app=celery_app, target=target, packages=packages, compiled=compiled)
+        manifest = Manifest(
+            name=name,
+            celery_app=celery_app,
+            python=python,
+            platform=platform,
+            compiled=compiled,
+            git=_revision(project),
+            packages=packages,
+            files=files_in(stage),
+        )
+        (stage / NAME).write_text(manifest.encode(), encoding="utf-8")
         report(f"packing {output}")
         archive.pack(stage, output)
     content = output.read_bytes()
@@ -184,15 +194,9 @@ def _write_start(stage: Path, name: str) -> None:
     script.chmod(0o755)
 
 
-def _write_manifest(
-    stage: Path, *, name: str, celery_app: str, target: Target, packages: Mapping[str, str], compiled: bool
-) -> None:
-    manifest = {
-        "name": name,
-        "celery_app": celery_app,
-        "python": target.python,
-        "platform": target.platform,
-        "compiled": compiled,
-        "packages": packages,
-    }
-    (stage / "release.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+def _revision(project: Path) -> str | None:
+    asked = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or None
+    except FileNotFoundError:  # no git here
+        return None

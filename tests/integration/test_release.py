@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,7 +13,8 @@ import pytest
 
 from celery_flame_ec2.errors import ReleaseError
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.release import Release, build
+from celery_flame_ec2.release import Release, build, bundle
+from celery_flame_ec2.release.manifest import Manifest, files_in
 from celery_flame_ec2.release.wheels import Target, Uv
 from celery_flame_ec2.runner import Limits
 
@@ -152,10 +152,23 @@ class TestBundle:
         assert {(member.uid, member.gid, member.uname, member.gname) for member in members} == {(0, 0, "", "")}
 
     def test_the_manifest_says_what_is_in_it(self, release: Release, unpacked: Path):
-        manifest = json.loads((unpacked / "release.json").read_text())
-        assert manifest["packages"] == release.packages
-        assert (manifest["name"], manifest["celery_app"]) == ("proj", "proj.app:app")
-        assert (manifest["python"], manifest["platform"], manifest["compiled"]) == (PYTHON, PLATFORM, True)
+        manifest = Manifest.decode((unpacked / "release.json").read_bytes())
+        assert manifest.packages == release.packages
+        assert (manifest.name, manifest.celery_app) == ("proj", "proj.app:app")
+        assert (manifest.python, manifest.platform, manifest.compiled) == (PYTHON, PLATFORM, True)
+        assert manifest.files == files_in(unpacked)
+        assert manifest.files["bin/proj"].mode == 0o755
+        assert manifest.git is None
+
+    def test_the_manifest_names_the_revision(self, example: Path, tmp_path: Path):
+        shutil.copytree(example, tmp_path / "proj")
+        git = ["git", "-C", str(tmp_path / "proj"), "-c", "user.name=x", "-c", "user.email=x@example.org"]
+        for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v1"]):
+            subprocess.run([*git, *words], check=True)
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        assert bundle._revision(tmp_path / "proj") == head
+        (tmp_path / "proj/README.md").write_text("changed")
+        assert bundle._revision(tmp_path / "proj") == f"{head}-dirty"
 
     def test_what_only_a_parent_needs_is_left_out(self, release: Release):
         assert release.packages.keys() >= {"celery", "kombu", "redis", "celery-flame-ec2"}
