@@ -6,7 +6,6 @@ import base64
 import functools
 import gzip
 import json
-import math
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -14,16 +13,14 @@ from typing import Any
 from .config import Ec2Options
 from .errors import SettingsError
 from .parent import Parent
-from .runner import Limits
 from .script import bare, bare_python
+from .unit import program, units
 
 #: A boot that failed says so in one line of the console, `flame: boot failed: <step>: <cause>`, and powers off.
 #: Steps: boothook, arm, template, metadata, credentials, fetch, unpack, release, environment, start.
 FAILURE_PREFIX = "flame: boot failed: "
 #: EC2's bound on user data in bytes, before base64.
 MAX_USER_DATA = 16384
-#: Seconds a later means of ending waits for the earlier one.
-MARGIN = 30
 
 _BOUNDARY = "==flame=="
 _PLACE = 'DOCUMENT = "{}"'
@@ -39,10 +36,11 @@ def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
         "metadata_token_url": options.instance_metadata_token_url,
         "metadata_url": options.instance_metadata_url,
         "prepared_by_template": False,
+        "program": program(options),
         "region": options.region,
         "s3_endpoint": options.s3_service_endpoint,
         "sha256": options.s3_bundle_sha256,
-        "units": _units(options, letter.limits),
+        "units": units(options, letter.limits),
         "user": options.user,
     }
 
@@ -85,24 +83,6 @@ def failure(console: str) -> str | None:
         if found:
             return rest.strip()
     return None
-
-
-def _units(options: Ec2Options, limits: Limits) -> dict[str, str]:
-    stop = math.ceil(limits.shutdown_timeout) + MARGIN
-    life = math.ceil(limits.max_lifetime) + stop
-    release = _template("release.service").format(
-        app=options.app, user=options.user, stop_seconds=stop, life_seconds=life
-    )
-    return {
-        "flame-release.service": release,
-        "flame-hello.timer": _timer("flame-deadman.service", math.ceil(limits.boot_timeout)),
-        "flame-age.timer": _timer("flame-lifetime.service", math.ceil(limits.boot_timeout) + life + stop),
-        "poweroff.target.d/flame.conf": f"[Unit]\nJobTimeoutSec={stop + MARGIN}\nJobTimeoutAction=poweroff-force\n",
-    }
-
-
-def _timer(service: str, seconds: int) -> str:
-    return f"[Unit]\nDefaultDependencies=no\n[Timer]\nOnBootSec={seconds}\nAccuracySec=1\nUnit={service}\n"
 
 
 def _packed(text: str) -> bytes:

@@ -14,6 +14,7 @@ from .errors import SettingsError
 from .options import flag, integer, kind_of, mapping, number, one_of, option, optional, read, some, suggestion, text
 from .parent import RESERVED_VARIABLES
 from .runner import Limits
+from .sandbox import sandbox
 
 PREFIX = "flame_"
 DAY = 86400.0
@@ -50,6 +51,18 @@ def _env(value: Any) -> dict[str, Any]:
     if taken:
         raise ValueError(f"a dict without {', '.join(sorted(taken))} (written by the parent)")
     return checked
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    """Accept the words of a command; the first is a path in the release, or an absolute one."""
+    words = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if not words or not all(isinstance(word, str) for word in words):
+        raise ValueError("a list of words, as in ['bin/proj', 'start']")
+    if not re.fullmatch(r"/?([\w.@:+-]+/)*[\w.@:+-]+", words[0], re.ASCII) or {"..", "."} & set(words[0].split("/")):
+        raise ValueError("a list of words whose first is a path in the release, or an absolute one")
+    if any("\0" in word or re.search("[\ud800-\udfff]", word) for word in words):
+        raise ValueError("a list of words that a command line can hold (no NUL byte, no lone surrogate)")
+    return words
 
 
 def _worker_options(value: Any) -> dict[str, Any]:
@@ -158,6 +171,21 @@ class Ec2Options:
     )
     associate_public_ip: bool | None = option(flag, default=None, doc="None keeps the subnet's setting")
     user: str = option(_user_name, default="flame", doc="the unprivileged account the release runs as")
+    start_command: tuple[str, ...] = option(
+        _command,
+        default=(),
+        doc="starts the release: a program in it (or an absolute path) and its arguments; ['bin/<app>', 'start'] where "
+        "not set; see release.md",
+    )
+    stop_command: tuple[str, ...] = option(
+        _command, default=(), doc="likewise, run to stop the release; SIGTERM to its process where not set"
+    )
+    sandbox: Mapping[str, Any] = option(
+        sandbox,
+        factory=dict,
+        doc="what of the unit's sandbox is to be otherwise, e.g. {'ReadWritePaths': ['/data']}; False takes one of its "
+        "directives away; see guarantees.md",
+    )
     tags: Mapping[str, str] = option(
         mapping(
             text(r"(?s).{0,256}", "must be a str of at most 256 characters"),

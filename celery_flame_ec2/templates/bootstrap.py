@@ -201,11 +201,13 @@ class Boot:
             bundle.verify(self.document.get("sha256"))
 
     def accept(self, fresh: str) -> None:
-        program = f"{fresh}/bin/{self.app}"
-        if not os.path.isfile(program):
-            raise Refused(f"the bundle has no bin/{self.app}")
-        if os.stat(program).st_mode & 0o555 != 0o555:
-            raise Refused(f"bin/{self.app} in the bundle is not executable for everyone (chmod 755)")
+        program = self.document["program"]
+        path = os.path.join(fresh, program)  # an absolute one is the machine's
+        place = "image" if path == program else "bundle"
+        if not os.path.isfile(path):
+            raise Refused(f"the {place} has no {program}")
+        if os.stat(path).st_mode & 0o555 != 0o555:
+            raise Refused(f"{program} in the {place} is not executable for everyone (chmod 755)")
         os.chmod(fresh, 0o755)  # noqa: S103  an archive of a private directory would lock the release's user out
         shutil.rmtree(f"{self.home}/release", ignore_errors=True)  # an image may have an older one baked in
         os.rename(fresh, f"{self.home}/release")

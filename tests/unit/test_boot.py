@@ -168,7 +168,7 @@ def test_each_later_means_of_ending_waits_for_the_earlier_one() -> None:
 
 def test_the_release_is_started_and_ended_as_its_unit_says() -> None:
     lines = document(user="somebody")["units"]["flame-release.service"].splitlines()
-    assert "ExecStart=/srv/proj/release/bin/proj start" in lines
+    assert 'ExecStart=:"/srv/proj/release/bin/proj" "start"' in lines
     assert "User=somebody" in lines
     assert {"KillMode=mixed", "Restart=no", "SuccessAction=poweroff", "FailureAction=poweroff"} <= set(lines)
     assert not [line for line in lines if "%" in line or "{" in line]
