@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any
 
 from .config import Ec2Options
+from .edition import Edition
 from .errors import SettingsError
 from .parent import Parent
 from .script import bare, bare_python
@@ -26,12 +27,14 @@ _BOUNDARY = "==flame=="
 _PLACE = 'DOCUMENT = "{}"'
 
 
-def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
-    """Return the bootstrap's whole configuration, JSON-able."""
+def document(letter: Parent, options: Ec2Options, edition: Edition | None = None) -> dict[str, Any]:
+    """Return the bootstrap's whole configuration, JSON-able; with an `edition` no other one of the bundle is run."""
+    edition = edition or Edition(url=options.s3_bundle_url or "")
     return {
         "app": options.app,
         "bundle": options.s3_bundle_url,
         "env": dict(options.env),
+        "etag": edition.etag,
         "letter": json.loads(base64.b64decode(letter.encode())),  # unpacked it is half the size, and legible
         "metadata_token_url": options.instance_metadata_token_url,
         "metadata_url": options.instance_metadata_url,
@@ -39,9 +42,10 @@ def document(letter: Parent, options: Ec2Options) -> dict[str, Any]:
         "program": program(options),
         "region": options.region,
         "s3_endpoint": options.s3_service_endpoint,
-        "sha256": options.s3_bundle_sha256,
+        "sha256": options.s3_bundle_sha256 or edition.sha256,
         "units": units(options, letter.limits),
         "user": options.user,
+        "version": edition.version,
     }
 
 

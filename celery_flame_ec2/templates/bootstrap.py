@@ -182,7 +182,7 @@ class Boot:
         with self.step("fetch"):
             os.makedirs(fresh)
             began = time.monotonic()
-            bucket = Bucket(aws, url)
+            bucket = Bucket(aws, url, {name: self.document[name] for name in ("version", "etag", "sha256")})
             if url.endswith("/"):
                 size = bucket.fetch_all(fresh)
             else:
@@ -198,7 +198,7 @@ class Boot:
     def verified(self, bundle: Download) -> Iterator[bytes]:
         with self.step("fetch"):
             yield from bundle.chunks()
-            bundle.verify(self.document.get("sha256"))
+            bundle.verify(bundle.bucket.sha256)
 
     def accept(self, fresh: str) -> None:
         program = self.document["program"]
@@ -298,11 +298,13 @@ class Aws:
 
 
 class Bucket:
-    """Where the bundle is: `s3://bucket/key`."""
+    """Where the bundle is: `s3://bucket/key`. Of it, or of a prefix's release.json, only the pinned state is taken."""
 
-    def __init__(self, aws: Aws, url: str) -> None:
+    def __init__(self, aws: Aws, url: str, pin: Mapping[str, str | None]) -> None:
         self.aws, self.url = aws, url
+        self.version, self.etag, self.sha256 = pin["version"], pin["etag"], pin["sha256"]
         self.name, _, self.key = url[len("s3://") :].partition("/")
+        self.pinned = self.key + "release.json" if self.key.endswith("/") else self.key
 
     def base(self) -> str:
         endpoint = self.aws.endpoint("s3")
@@ -312,8 +314,11 @@ class Bucket:
         return f"https://{self.name}.{host}"
 
     def get(self, key: str, query: str = "", **headers: str) -> http.client.HTTPResponse:
-        url = f"{self.base()}/{quote(key)}" + (f"?{query}" if query else "")
         named = {name.replace("_", "-"): value for name, value in headers.items()}
+        if key == self.pinned:
+            query = f"versionId={quote(self.version, safe='')}" if self.version else ""
+            named.update({"if-match": self.etag} if self.etag else {})
+        url = f"{self.base()}/{quote(key)}" + (f"?{query}" if query else "")
         response = self.aws.send("s3", "GET", url, named)
         if response.status in (200, 206):
             return response
@@ -329,12 +334,16 @@ class Bucket:
             found.group(1) if (found := re.search(f"<{tag}>(.*?)</{tag}>", said, re.DOTALL)) else ""
             for tag in ("Code", "Message")
         )
+        if key == self.pinned and self.etag and response.status in (404, 412) and code != "NoSuchBucket":
+            which = f"version {self.version}" if self.version else f"ETag {self.etag}"
+            return f"s3://{self.name}/{key} is no longer the one that the parent pinned ({which} is gone)"
         if code == "NoSuchKey" or (response.status == 404 and not code):
             return f"no such bundle s3://{self.name}/{key}"
         if code == "NoSuchBucket":
             return f"no such bucket s3://{self.name}"
         if response.status == 403:
-            needed = "s3:GetObject, and s3:ListBucket to tell a missing bundle from a forbidden one"
+            right = "s3:GetObjectVersion" if self.version and key == self.pinned else "s3:GetObject"
+            needed = f"{right}, and s3:ListBucket to tell a missing bundle from a forbidden one"
             return f"S3 refused {self.url} ({code or 403}: {message}); the instance's role needs {needed}"
         return f"S3 answered {response.status} to {self.url} ({code}: {message})"
 
@@ -355,7 +364,7 @@ class Bucket:
         """Fetch everything under the prefix, several objects at a time; return the bytes."""
         from concurrent.futures import ThreadPoolExecutor
 
-        keys = [key for key in self.keys() if not key.endswith("/")]
+        keys = {key for key in self.keys() if not key.endswith("/")} | ({self.pinned} if self.etag else set())
         if not keys:
             raise Refused(f"no such bundle {self.url}: nothing is under this prefix")
         paths = {key: inside(directory, key[len(self.key) :]) for key in keys}
@@ -367,7 +376,7 @@ class Bucket:
         bundle = Download(self, key)
         with open(path, "wb") as file:
             file.writelines(bundle.chunks())
-        bundle.verify(None)
+        bundle.verify(self.sha256 if key == self.pinned else None)
         if os.path.basename(os.path.dirname(path)) == "bin":  # S3 keeps no modes
             os.chmod(path, 0o755)  # noqa: S103
         return bundle.size

@@ -22,6 +22,7 @@ import pytest
 
 from celery_flame_ec2 import boot
 from celery_flame_ec2.config import Ec2Options
+from celery_flame_ec2.edition import Edition
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.templates import bootstrap
 from tests.box.metadata import Credentials, Identity, Metadata
@@ -59,11 +60,11 @@ class Machine:
         for directory in ("run/flame", "run/systemd/system/poweroff.target.d"):
             (root / directory).mkdir(parents=True)
 
-    def boot(self, key: str = "proj.tar.gz", **options: Any) -> bootstrap.Boot:
+    def boot(self, key: str = "proj.tar.gz", edition: Edition | None = None, **options: Any) -> bootstrap.Boot:
         known: dict[str, Any] = {"s3_service_endpoint": self.aws_url, **self.urls, **options}
         letter = Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=1)
         own = Ec2Options(app="proj", s3_bundle_url=f"s3://{BUCKET}/{key}", user="nobody", **known)
-        document = json.loads(json.dumps(boot.document(letter, own)))
+        document = json.loads(json.dumps(boot.document(letter, own, edition)))
         return bootstrap.Boot(document, root=str(self.root), command=lambda *words: self.commands.append(words))
 
     def installed(self, *arguments: Any, **options: Any) -> Path:
@@ -200,6 +201,57 @@ def test_a_bundle_with_another_checksum_than_s3_keeps_is_refused(s3: Any, machin
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE, ChecksumAlgorithm="SHA256", ChecksumSHA256=wrong)
     assert failure(machine).startswith("fetch: wrong checksum: sha256 ")
+
+
+OLDER = archive({"bin/proj": b"#!/bin/older\n"})
+
+
+def pinned(put: dict[str, Any], url: str = f"s3://{BUCKET}/proj.tar.gz", sha256: str | None = None) -> Edition:
+    return Edition(url=url, version=put.get("VersionId"), etag=put["ETag"], sha256=sha256)
+
+
+def test_the_pinned_version_is_installed_though_a_newer_one_has_its_key(s3: Any, machine: Machine) -> None:
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    older = s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=OLDER)
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    release = machine.installed(edition=pinned(older))
+    assert (release / "bin/proj").read_bytes() == b"#!/bin/older\n"
+
+
+def test_a_pinned_version_that_is_gone_is_named(s3: Any, machine: Machine) -> None:
+    s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    older = s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=OLDER)
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    s3.delete_object(Bucket=BUCKET, Key="proj.tar.gz", VersionId=older["VersionId"])
+    assert failure(machine, edition=pinned(older)) == (
+        f"fetch: s3://{BUCKET}/proj.tar.gz is no longer the one that the parent pinned "
+        f"(version {older['VersionId']} is gone)"
+    )
+
+
+def test_where_there_are_no_versions_another_bundle_under_the_key_is_refused(s3: Any, machine: Machine) -> None:
+    older = s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=OLDER)
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    assert failure(machine, edition=pinned(older)).endswith(f"the parent pinned (ETag {older['ETag']} is gone)")
+
+
+def test_the_sha256_the_parent_pinned_is_compared_too(s3: Any, machine: Machine) -> None:
+    put = s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    assert failure(machine, edition=pinned(put, sha256="0" * 64)).startswith("fetch: wrong checksum: sha256 ")
+
+
+@pytest.mark.parametrize("then", [b'{"other": 1}', None], ids=["replaced", "gone"])
+def test_a_prefix_whose_manifest_is_not_the_pinned_one_is_refused(
+    s3: Any, machine: Machine, then: bytes | None
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="proj/1/bin/proj", Body=PROGRAM)
+    put = s3.put_object(Bucket=BUCKET, Key="proj/1/release.json", Body=b"{}")
+    if then is None:
+        s3.delete_object(Bucket=BUCKET, Key="proj/1/release.json")
+    else:
+        s3.put_object(Bucket=BUCKET, Key="proj/1/release.json", Body=then)
+    edition = pinned(put, f"s3://{BUCKET}/proj/1/")
+    assert "proj/1/release.json is no longer the one that the parent pinned" in failure(machine, "proj/1/", edition)
 
 
 def test_an_instance_without_a_role_is_named(s3: Any, machine: Machine, identities: list[Identity]) -> None:

@@ -139,8 +139,12 @@ def aws(**document: Any) -> bootstrap.Aws:
     return bootstrap.Aws({"s3_endpoint": None, "env": {}, **document}, "eu-west-1", "amazonaws.com", KEYS)
 
 
+def bucket(where: bootstrap.Aws, url: str, **pin: str) -> bootstrap.Bucket:
+    return bootstrap.Bucket(where, url, {"version": None, "etag": None, "sha256": None, **pin})
+
+
 @pytest.mark.parametrize(
-    ("configured", "bucket", "expected"),
+    ("configured", "name", "expected"),
     [
         ({}, "releases", "https://releases.s3.eu-west-1.amazonaws.com"),
         ({}, "my.releases", "https://s3.eu-west-1.amazonaws.com/my.releases"),
@@ -149,8 +153,8 @@ def aws(**document: Any) -> bootstrap.Aws:
         ({"env": {"AWS_ENDPOINT_URL": {"from_ssm": "/x"}}}, "releases", "https://releases.s3.eu-west-1.amazonaws.com"),
     ],
 )
-def test_a_bucket_is_asked_where_it_is(configured: dict[str, Any], bucket: str, expected: str) -> None:
-    assert bootstrap.Bucket(aws(**configured), f"s3://{bucket}/a/b.tar.gz").base() == expected
+def test_a_bucket_is_asked_where_it_is(configured: dict[str, Any], name: str, expected: str) -> None:
+    assert bucket(aws(**configured), f"s3://{name}/a/b.tar.gz").base() == expected
 
 
 class Secrets:
@@ -212,7 +216,24 @@ def test_a_reference_that_gives_no_value_is_named(env: dict[str, Any], cause: st
 )
 def test_what_s3_refuses_is_said_in_one_cause(status: int, body: str, cause: str) -> None:
     response: Any = SimpleNamespace(status=status, read=lambda _: body.encode())
-    assert re.search(cause, bootstrap.Bucket(aws(), "s3://releases/k").explain(response, "k"))
+    assert re.search(cause, bucket(aws(), "s3://releases/k").explain(response, "k"))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "pin", "cause"),
+    [
+        (412, "PreconditionFailed", {"etag": '"a"'}, 's3://releases/k is no longer the one .* \\(ETag "a" is gone'),
+        (404, "NoSuchVersion", {"etag": '"a"', "version": "v1"}, "no longer the one .* \\(version v1 is gone"),
+        (404, "NoSuchKey", {"etag": '"a"'}, "no longer the one"),
+        (404, "NoSuchBucket", {"etag": '"a"'}, "no such bucket"),
+        (403, "AccessDenied", {"etag": '"a"', "version": "v1"}, "needs s3:GetObjectVersion"),
+    ],
+)
+def test_a_bundle_that_is_not_the_pinned_one_is_said_in_one_cause(
+    status: int, code: str, pin: dict[str, str], cause: str
+) -> None:
+    response: Any = SimpleNamespace(status=status, read=lambda _: f"<Error><Code>{code}</Code></Error>".encode())
+    assert re.search(cause, bucket(aws(), "s3://releases/k", **pin).explain(response, "k"))
 
 
 class Pages(bootstrap.Bucket):
@@ -230,11 +251,11 @@ class Pages(bootstrap.Bucket):
 
 
 def test_a_prefix_is_listed_page_by_page() -> None:
-    bucket = Pages(aws(), "s3://releases/p/")
-    bucket.queries = []
-    assert list(bucket.keys()) == ["p/first space", "p/last+plus"]
-    assert bucket.queries[0] == "encoding-type=url&list-type=2&prefix=p%2F"
-    assert len(bucket.queries) == 2
+    pages = Pages(aws(), "s3://releases/p/", {"version": None, "etag": None, "sha256": None})
+    pages.queries = []
+    assert list(pages.keys()) == ["p/first space", "p/last+plus"]
+    assert pages.queries[0] == "encoding-type=url&list-type=2&prefix=p%2F"
+    assert len(pages.queries) == 2
 
 
 def test_the_bootstrap_needs_the_standard_library_alone() -> None:
