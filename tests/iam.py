@@ -69,6 +69,8 @@ def asks(call: Call, cloud: Cloud) -> Iterator[Ask]:
     """Yield what AWS asks IAM for this call; all of it must be allowed."""
     action = f"{call.service}:{call.action}"
     right = RIGHTS.get(action, action)
+    if right == "s3:GetObject" and "versionId" in call.params:
+        right = "s3:GetObjectVersion"
     if right is None:
         return
     if right == "ec2:RunInstances":

@@ -24,6 +24,7 @@ from celery_flame_ec2.backends.ec2.permissions import DOCTOR, PARENT, RUNNER, TA
 from celery_flame_ec2.board import Board, open_board
 from celery_flame_ec2.board.base import Pin
 from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
+from celery_flame_ec2.edition import Edition
 from celery_flame_ec2.errors import FlameError
 from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.lease.s3 import S3Store
@@ -44,8 +45,9 @@ REGION = "eu-central-1"
 class World:
     """An AWS with all that the settings name, and what parent and runner do there with the keys of `environ`."""
 
-    def __init__(self, url: str, bucket: str, image: str, subnet: str, group: str, template: str) -> None:
-        self.url, self.bucket, self.image, self.template = url, bucket, image, template
+    def __init__(self, url: str, edition: Edition, image: str, subnet: str, group: str, template: str) -> None:
+        self.url, self.edition, self.image, self.template = url, edition, image, template
+        self.bucket = edition.url.split("/")[2]
         self.subnet, self.group = subnet, group
         self.keys = {"AccessKeyId": "testing", "SecretAccessKey": "testing", "Token": ""}
 
@@ -172,23 +174,26 @@ class World:
         options = self.settings().pools[pool].ec2
         letter = Parent(owner=OWNER, pool="p", backend="ec2", queues=("q",), concurrency=1)
         env = {**ENV, "AWS_ENDPOINT_URL": self.url}
-        document = json.loads(json.dumps(boot.document(letter, replace(options, env=env))))
+        edition = self.edition if self.edition.url == options.s3_bundle_url else None
+        document = json.loads(json.dumps(boot.document(letter, replace(options, env=env), edition)))
         (root / "run/flame").mkdir(parents=True, exist_ok=True) if root != Path("/nowhere") else None
         return bootstrap.Boot(document, root=str(root)), bootstrap.Aws(document, REGION, "", self.keys)
 
 
-def furnish(client: Callable[[str], Any], bucket: str) -> None:
+def furnish(client: Callable[[str], Any], bucket: str) -> Edition:
     """Make what the settings name: bundles, an image's parameter, secrets, a key."""
+    client("s3").put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         program = tarfile.TarInfo("bin/shop")
         program.mode = 0o755
         tar.addfile(program, io.BytesIO())
-    client("s3").put_object(Bucket=bucket, Key="shop/1.tar.gz", Body=archive.getvalue())
+    put = client("s3").put_object(Bucket=bucket, Key="shop/1.tar.gz", Body=archive.getvalue())
     client("s3").put_object(Bucket=bucket, Key="shop/1/bin/shop", Body=b"#!/bin/sh\n")
     client("ssm").put_parameter(Name="/shop/a", Value="a", Type="SecureString")
     client("secretsmanager").create_secret(Name="shop/b", SecretString="b")
     client("ec2").create_key_pair(KeyName="me")
+    return Edition(url=f"s3://{bucket}/shop/1.tar.gz", version=put["VersionId"], etag=put["ETag"])
 
 
 def template(client: Any, image: str) -> str:
@@ -227,12 +232,12 @@ def cloud() -> Iterator[Cloud]:
 
 @pytest.fixture
 def world(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> World:
-    furnish(cloud.client, cloud.bucket)
+    edition = furnish(cloud.client, cloud.bucket)
     cloud.client("ssm").put_parameter(Name=IMAGE, Value=cloud.image_id, Type="String")
     monkeypatch.setenv("AWS_ENDPOINT_URL", cloud.endpoint)
     made = template(cloud.client("ec2"), cloud.image_id)
     cloud.calls.clear()
-    return World(cloud.endpoint, cloud.bucket, cloud.image_id, cloud.subnet_id, cloud.security_group_id, made)
+    return World(cloud.endpoint, edition, cloud.image_id, cloud.subnet_id, cloud.security_group_id, made)
 
 
 #: What only a runner calls, and what both call: by a key under which the runner finds it.
@@ -320,7 +325,8 @@ DEEDS: dict[str, Callable[[World, Path], object]] = {
     "ssm:GetParameter": lambda world, _: world.launch(),
     "s3:PutObject": lambda world, _: world.lead(),
     "s3:DeleteObject": lambda world, _: world.hand_over(),
-    "s3:GetObject": lambda world, directory: world.fetch(directory),
+    "s3:GetObject": lambda world, directory: world.fetch(directory, 1),
+    "s3:GetObjectVersion": lambda world, directory: world.fetch(directory),
     "s3:ListBucket": lambda world, directory: world.fetch(directory, 1),
     "ssm:GetParameters": lambda world, _: world.resolve("A"),
     "secretsmanager:GetSecretValue": lambda world, _: world.resolve("B"),
@@ -347,12 +353,12 @@ class Enforcing:
         iam.create_instance_profile(InstanceProfileName=ROLE)
         iam.add_role_to_instance_profile(InstanceProfileName=ROLE, RoleName=ROLE)
         self.client("s3").create_bucket(Bucket="releases", CreateBucketConfiguration={"LocationConstraint": REGION})
-        furnish(self.client, "releases")
+        edition = furnish(self.client, "releases")
         image = ec2.describe_images(Owners=["amazon"])["Images"][0]["ImageId"]
         self.client("ssm").put_parameter(Name=IMAGE, Value=image, Type="String")
         subnet = ec2.describe_subnets()["Subnets"][0]
         group = ec2.create_security_group(GroupName="g", Description="g", VpcId=subnet["VpcId"])["GroupId"]
-        self.world = World(self.url, "releases", image, subnet["SubnetId"], group, template(ec2, image))
+        self.world = World(self.url, edition, image, subnet["SubnetId"], group, template(ec2, image))
         self.world.keys = {name: self.key[name] for name in ("AccessKeyId", "SecretAccessKey")}
 
     def client(self, service: str) -> Any:

@@ -438,6 +438,10 @@ TABLE = (
     ),
     *_may(RUNNER, "FetchBundle", ("s3:GetObject", "fetches the release"), on=_bundle),
     Permission(
+        who=RUNNER, sid="FetchBundle", action="s3:GetObjectVersion", calls=("GetObject",),
+        why="fetches the version that its parent pinned, where the bucket keeps versions", on=_bundle,
+    ),
+    Permission(
         who=RUNNER, sid="ListBundle", action="s3:ListBucket", calls=("ListObjectsV2",),
         why="lists a release that is a prefix", on=_bucket_of_prefix, under=_under_the_prefix,
     ),
