@@ -46,7 +46,7 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
 
     def info(self) -> dict[str, Any]:
         """Return what `celery inspect stats` shows, of the local processes and of the pools."""
-        pools = {} if self._service is None else {"flame": self._service.snapshot()}
+        pools = {} if self._service is None else {"flame": self._service.overview().brief()}
         return {**super().info(), **pools}
 
     def _prepare(self, app: Celery) -> Service | None:

@@ -24,15 +24,40 @@ LAUNCH, POOL = "launch:", "pool:"
 LEADER = "leader"
 #: Of a pool's runners that ended, so many are remembered, each with so many characters of its reason.
 ENDINGS, LONGEST_REASON = 5, 200
+#: Seconds that an instance is billed for however soon it ends.
+LEAST_BILLED = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ended:
-    """A runner that is gone and why, `at` in seconds since the epoch."""
+    """A runner that is gone and why, `at` in seconds since the epoch; older parents did not note what it was."""
 
     runner_id: str
     reason: str
     at: float
+    launched_at: float | None = None
+    instance_type: str | None = None
+    market: str | None = None
+    zone: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bill:
+    """Seconds that `runners` are billed for which ended `since`, in seconds since the epoch."""
+
+    since: float = 0.0
+    runners: int = 0
+    seconds: float = 0.0
+
+    def after(self, launched_at: float, now: float) -> Bill:
+        """Add one that is gone."""
+        seconds = round(self.seconds + billed(launched_at, now), 1)
+        return Bill(since=self.since or round(now, 1), runners=self.runners + 1, seconds=seconds)
+
+
+def billed(launched_at: float, now: float) -> float:
+    """Return for how many seconds EC2 bills a Linux instance: each one, and at least a minute."""
+    return max(LEAST_BILLED, now - launched_at)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,14 +78,17 @@ class Learned:
 class Standing:
     """How it stands with one pool: its failed launches, the last decision that changed something, and what it learned.
 
-    `settings` tells with which settings that was. `endings` are the last runners that ended, the newest last.
+    `settings` tells with which settings that was. `endings` are the last runners that ended, the newest last, and
+    `bill` is for all of them.
     """
 
     failures: Failures = field(default_factory=Failures)
     decision: str = ""
+    decided_at: float = 0.0
     settings: str = ""
     endings: tuple[Ended, ...] = ()
     learned: Learned | None = None
+    bill: Bill = field(default_factory=Bill)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,7 +150,7 @@ class Notes:
             for name, standing in standings.items()
             if standing != self._standings.get(name)
         }
-        now[LEADER] = json.dumps({"at": f"{socket.gethostname()}, pid {os.getpid()}"})
+        now[LEADER] = json.dumps({"at": me()})
         changes.update((name, text) for name, text in now.items() if self._left.get(name) != text)
         self._write(changes)
         self._standings = dict(standings)
@@ -141,6 +169,11 @@ class Notes:
                 self._left.pop(name, None)
             else:
                 self._left[name] = text
+
+
+def me() -> str:
+    """Return how this process is named as the parent that acts."""
+    return f"{socket.gethostname()}, pid {os.getpid()}"
 
 
 def _named(notes: Mapping[str, str], start: str) -> dict[str, dict[str, Any]]:
@@ -171,10 +204,24 @@ def _standing(note: Mapping[str, Any]) -> Standing:
     return Standing(
         failures=failures,
         decision=str(note.get("decision", "")),
+        decided_at=_moment(note.get("decided_at")),
         settings=str(note.get("settings", "")),
         endings=_endings(note.get("endings", ())),
         learned=_learned(note.get("learned")),
+        bill=_bill(note.get("bill")),
     )
+
+
+def _moment(found: Any) -> float:
+    return float(found) if isinstance(found, (int, float)) and 0 <= found < math.inf else 0.0
+
+
+def _bill(found: Any) -> Bill:
+    """Return it if it is whole: an older version writes none."""
+    try:
+        return Bill(since=float(found["since"]), runners=int(found["runners"]), seconds=float(found["seconds"]))
+    except (KeyError, TypeError, ValueError):
+        return Bill()
 
 
 def _learned(found: Any) -> Learned | None:

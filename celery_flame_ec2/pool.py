@@ -13,7 +13,7 @@ from .backends.base import Backend
 from .config import Ec2Options, PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
 from .experience import ENOUGH, LASTING, Arrivals, Experience, Work
-from .notes import ENDINGS, LONGEST_REASON, Ended, Learned, Left, Standing
+from .notes import ENDINGS, LONGEST_REASON, Bill, Ended, Learned, Left, Standing
 from .orders import Order, Orders
 from .parent import Parent
 from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
@@ -42,8 +42,10 @@ class Pool:
         #: Tells these settings from others: what failed with others may go well now.
         self.fingerprint = _fingerprint(settings)
         self.plan: Plan | None = None
-        #: Why of the last decision that changed something.
-        self.news = ""
+        #: The last decision that changed something, and when it was made.
+        self.news, self.news_at = "", 0.0
+        #: For the runners that ended.
+        self.bill = Bill()
         #: The last runners that ended, the newest last.
         self.endings: tuple[Ended, ...] = ()
         #: What this pool's queue taught.
@@ -114,7 +116,7 @@ class Pool:
                 self.roster.asked(launch, now, tries=0)
         standing = left.standings.get(self.settings.name)
         if standing is not None:
-            self.endings = standing.endings
+            self.endings, self.bill = standing.endings, standing.bill
         if standing is not None and standing.settings == self.fingerprint and standing.failures.at > now - FORGET_AFTER:
             self.roster.failures = standing.failures
         if standing is not None and standing.learned is not None:
@@ -127,9 +129,11 @@ class Pool:
         return Standing(
             failures=self.roster.failures,
             decision=self.news,
+            decided_at=self.news_at,
             settings=self.fingerprint,
             endings=self.endings,
             learned=self._learned,
+            bill=self.bill,
         )
 
     def tell(self, now: float, *, hears: bool) -> None:
@@ -154,8 +158,8 @@ class Pool:
         plan = self._policy(self.settings, demand, listing or self.fleet(now), now)
         log = logger.debug
         if self._is_news(plan):
-            log, self.news = logger.info, f"{_in_words(plan)}: {plan.reason}"
-        log("pool %s: %s: %s", self.settings.name, _in_words(plan), plan.reason)
+            log, self.news, self.news_at = logger.info, in_words(plan), round(now, 1)
+        log("pool %s: %s", self.settings.name, in_words(plan))
         self.plan = plan
         return plan
 
@@ -269,8 +273,17 @@ class Pool:
         signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason)
 
     def _remember(self, runner: Runner, reason: str, now: float) -> None:
-        ended = Ended(runner_id=runner.id, reason=reason[:LONGEST_REASON], at=round(now, 1))
+        ended = Ended(
+            runner_id=runner.id,
+            reason=reason[:LONGEST_REASON],
+            at=round(now, 1),
+            launched_at=round(runner.launched_at, 1),
+            instance_type=runner.instance_type,
+            market=runner.market,
+            zone=runner.zone,
+        )
         self.endings = (*self.endings, ended)[-ENDINGS:]
+        self.bill = self.bill.after(runner.launched_at, now)
 
     def _boot_failure(self, runner: Runner, *, certain: bool) -> str:
         """Return why a runner that never spoke failed to boot; empty when it may have been well."""
@@ -322,10 +335,11 @@ def _fingerprint(settings: PoolSettings) -> str:
     return hashlib.sha256(fields.encode()).hexdigest()
 
 
-def _in_words(plan: Plan) -> str:
+def in_words(plan: Plan) -> str:
+    """Return what a plan does, and why."""
     counts = {"launch": plan.launch, "cordon": len(plan.cordon), "uncordon": len(plan.uncordon)}
     said = ", ".join(f"{verb} {count}" for verb, count in counts.items() if count)
-    return said or ("hold" if plan.held else "nothing to do")
+    return f"{said or ('hold' if plan.held else 'nothing to do')}: {plan.reason}"
 
 
 def letter(deployment: Settings, pool: PoolSettings, *, warm: bool) -> Parent:

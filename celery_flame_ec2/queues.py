@@ -35,6 +35,12 @@ class Measurement:
     approximate: bool = False
     unacked: int | None = None  #: what consumers of this Redis database hold, runners aside; None on other brokers
 
+    @property
+    def held(self) -> int | None:
+        """Return what consumers took and did not acknowledge, where the broker tells it per queue."""
+        told = [depth.held for depth in self.depths.values() if depth.held is not None]
+        return sum(told) if told else None
+
 
 def measure(connection: Connection, queues: Sequence[str]) -> Measurement:
     """Count the messages of each queue without creating any. A queue that does not exist holds nothing.

@@ -190,10 +190,11 @@ class Roster:
         change = Change(
             event=Event.GONE,
             runner=runner,
-            reason=self._reaped.pop(runner.id, "") or self._reasons.get(runner.id, ""),
+            reason=self.reason(runner.id),
             heard=runner.id in self._heard,
             ours=runner.id in self._ours,
         )
+        self._reaped.pop(runner.id, None)
         self._reasons.pop(runner.id, None)
         self._heard.discard(runner.id)
         self._ours.pop(runner.id, None)
@@ -204,6 +205,10 @@ class Roster:
         """Remember why a runner of this pool was ended, until it is gone: it may have no word of its own for it."""
         if any(runner.id == runner_id for runner in self.runners):
             self._reaped[runner_id] = f"reaped: {reason}"
+
+    def reason(self, runner_id: str) -> str:
+        """Return why a runner that is not gone yet ends; empty where it is not known to."""
+        return self._reaped.get(runner_id, "") or self._reasons.get(runner_id, "")
 
     def _with_word(self, runner: Runner, word: Word | None) -> Runner:
         if word is None:

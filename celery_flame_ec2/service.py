@@ -6,22 +6,23 @@ import contextlib
 import dataclasses
 import importlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from celery import Celery
 
 from . import signals
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, ListingPartial, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, SettingsError
 from .holdings import open_holdings
 from .lease import Guarded, Lease
-from .notes import Notes
+from .notes import Left, Notes, Standing, me
 from .orders import Order
+from .overview import LeaseOverview, Overview, PoolOverview, pool_overview, total
 from .policy import Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import INSTANT, REPEAT, Word
@@ -42,6 +43,9 @@ CHANGING_TTL = 2.0
 LISTED_TTL, LONGEST_TTL = 0.01, 30.0
 #: What a runner may have been told whose pool the settings do not name any more: as long as they allow.
 STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
+#: Seconds between two looks of a parent that stands by at what the one that acts noted.
+NOTES_TTL = 10.0
+NOT_YET = Unknown(why="the queues were not measured yet")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +85,8 @@ class Service:
         self._settings = settings
         self._lease = lease or Lease()
         self._notes = Notes(self._lease)
+        #: What the parent that acts noted, and when that was read.
+        self._left, self._left_at = Left(), float("-inf")
         self._term: int | None = None
         self._backend = Guarded(backend, self._acts, self._announce)
         self._local = local
@@ -99,6 +105,7 @@ class Service:
         self._by_name = {pool.settings.name: pool for pool in self.pools}
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
+        self._last_demands: Mapping[str, Demand | Unknown] = {}
         #: Why it is unknown which runners a pool has, by its name.
         self._unlisted = dict.fromkeys(self._by_name, Unknown(why="the runners were not listed yet"))
         self._listed: tuple[Runner, ...] | None = None
@@ -161,7 +168,8 @@ class Service:
         for pool in self.pools:
             name = pool.settings.name
             pool.look(mine.get(name), words, began, hears=self._watch.hears(name), since=since)
-        return self._demands()
+        self._last_demands = self._demands()
+        return self._last_demands
 
     def listen(self, seconds: float) -> None:
         """Hear runners for so long; returns early where nothing can be heard."""
@@ -176,9 +184,45 @@ class Service:
         """Why it is unknown which runners a pool has; None when it is known."""
         return self._unlisted.get(pool)
 
-    def snapshot(self) -> dict[str, Any]:
-        """Return the last round as plain values, for `celery inspect stats`; cheap, from any thread."""
-        return {pool.settings.name: _standing(pool) for pool in self.pools}
+    def overview(self, left: Left | None = None) -> Overview:
+        """Return how the deployment stands as of the last round; cheap, and from any thread.
+
+        `left` is what the parent that acts noted. This one knows it if it acts itself, or else from its last look.
+        """
+        acts, now = self._acts(), self._now()
+        if left is None:
+            left = self._own_left() if acts else self._left
+        pools = tuple(self._pool_overview(pool, left, now) for pool in self.pools)
+        return Overview(
+            at=round(now, 1),
+            owner=self._settings.owner,
+            backend=self._settings.backend,
+            acts=acts,
+            leader=left.leader or None,
+            lease=self._lease_overview(),
+            notes_unknown=None,
+            runners_unknown=self.listing.why if self.listing is not None else None,
+            held=self.measurement.held if self.measurement is not None else None,
+            cost=total(pool.cost for pool in pools),
+            pools=pools,
+        )
+
+    def _pool_overview(self, pool: Pool, left: Left, now: float) -> PoolOverview:
+        name = pool.settings.name
+        standing = left.standings.get(name, Standing())
+        return pool_overview(pool, self._last_demands.get(name, NOT_YET), self.measurement, standing, now)
+
+    def _own_left(self) -> Left:
+        return Left(leader=me(), standings={pool.settings.name: pool.standing for pool in self.pools})
+
+    def _lease_overview(self) -> LeaseOverview:
+        left = self._lease.left
+        bounded = left is not None and 0 < left < math.inf
+        return LeaseOverview(
+            place=self._lease.place,
+            held=None if left is None else left > 0,
+            seconds_left=round(left, 1) if left is not None and bounded else None,
+        )
 
     def _now(self) -> float:
         """Return the seconds since the epoch, by a clock that is not set while the service runs."""
@@ -191,12 +235,22 @@ class Service:
         if self._term is None:
             for pool in self.pools:
                 pool.plan = None
+            self._read_along()
         elif self._term != before:
             self._listed_at = float("-inf")  # the parent that acted before may have done so a moment ago
             term, self._term = self._term, None  # until it is known what the parent before left
             with self._going_on("lease"):
                 self._adopt()
                 self._term = term  # not of the lease: it may have been another's while the notes were read
+
+    def _read_along(self) -> None:
+        """Read now and then what the parent that acts notes, for who asks this one how it stands."""
+        if self._monotonic() - self._left_at >= NOTES_TTL:
+            self._left_at = self._monotonic()
+            try:
+                self._left = self._notes.read()
+            except LeaseError as exc:
+                self._complain("lease", exc)
 
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
@@ -440,11 +494,3 @@ def _tell_shrunk(reaped: tuple[Reap, ...]) -> None:
     for name in dict.fromkeys(reap.runner.pool for reap in reaped):
         reasons = [reap.reason for reap in reaped if reap.runner.pool == name]
         signals.pool_shrank.send(sender=name, count=len(reasons), reason=reasons[0])
-
-
-def _standing(pool: Pool) -> dict[str, Any]:
-    states, plan = [runner.state.value for runner in pool.roster.runners], pool.plan
-    return {
-        "runners": {state: states.count(state) for state in sorted(set(states))},
-        "decision": plan.reason if plan is not None else None,
-    }

@@ -18,7 +18,7 @@ from ..backends import open_backend
 from ..broker import open_connection
 from ..config import Settings
 from ..errors import LeaseError
-from ..lease import open_lease
+from ..lease import Lease, open_lease
 from ..notes import Left, Notes
 from ..policy import Demand, Plan, Unknown
 from ..pool import letter, with_concurrency
@@ -104,12 +104,14 @@ def noted(app: Celery, settings: Settings) -> tuple[Left, str | None]:
         return Left(), str(exc)
 
 
-def look(app: Celery, settings: Settings, left: Left = NOTHING) -> tuple[Service, dict[str, Demand | Unknown]]:
+def look(
+    app: Celery, settings: Settings, left: Left = NOTHING, lease: Lease | None = None
+) -> tuple[Service, dict[str, Demand | Unknown]]:
     """Look once at broker and compute backend, without acting; return what looked, and each pool's demand.
 
-    It goes on from what was `left`, as a parent does that takes over.
+    It goes on from what was `left`, as a parent does that takes over. The lease is not taken.
     """
-    service = Service(app, settings, open_backend(app, settings))
+    service = Service(app, settings, open_backend(app, settings), lease=lease)
     for pool in service.pools:
         pool.adopt(left, time.time())
     service.listen(LISTEN)

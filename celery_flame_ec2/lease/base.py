@@ -54,6 +54,15 @@ class Store(Protocol):
             LeaseError: the store did not answer, or refused.
         """
 
+    def left(self) -> float:
+        """Return for how many seconds somebody has it: 0 where nobody, inf where it is bound to a process.
+
+        Asked by who does not take it himself.
+
+        Raises:
+            LeaseError: the store did not answer, or refused.
+        """
+
     def notes(self) -> dict[str, str]:
         """Return all notes by name.
 
@@ -82,6 +91,8 @@ class Lease:
         self.place = store.place if store else "no lease"
         self._clock = clock or _since_boot
         self._good_until = float("-inf") if store else float("inf")
+        #: Until when another has it, as the store may say; None while it is not known.
+        self._others_until: float | None = None
         #: Counts the times it came to this parent: while the number stays, nobody else had it.
         self.term = 0
         self._told: int | None = None
@@ -103,6 +114,7 @@ class Lease:
             if taken and not self.holds():
                 self.term += 1  # before it is held again, so that no old term is ever taken for held
             self._good_until = sent + self._store.good_for if taken else float("-inf")
+            self._others_until = None if taken else sent + self._store.good_for
             self._trouble = False
         except LeaseError as exc:  # what was granted before stays good until it runs out
             self._trouble = True
@@ -119,6 +131,21 @@ class Lease:
             self._store.give_up()
         except LeaseError as exc:
             logger.warning("the lease will be free in %g s, not at once: %s", TTL, exc)
+
+    @property
+    def left(self) -> float | None:
+        """Return for how many seconds somebody has it unless it is renewed, as last heard; None where not known."""
+        until = self._good_until if self.holds() else self._others_until
+        return None if self._store is None or until is None else max(0.0, until - self._clock())
+
+    def ask(self) -> None:
+        """Ask the store whether somebody has it; for who never takes it.
+
+        Raises:
+            LeaseError: the store did not answer.
+        """
+        if self._store is not None:
+            self._others_until = self._clock() + self._store.left()
 
     def notes(self) -> dict[str, str]:
         """Return what its holders noted, by name; for anybody who looks.

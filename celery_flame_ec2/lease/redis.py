@@ -15,6 +15,7 @@ from .base import MARGIN, TTL, new_holder
 
 #: Seconds after its last change for which a deployment's notes are kept: those of one that is no more shall not stay.
 NOTES_TTL = 7 * 86400
+LEFT = "return redis.call('PTTL', KEYS[2])"
 READ = "return redis.call('HGETALL', KEYS[1])"
 #: Keys: the notes, the lease. Arguments: its holder, time to live, how many words to write (names and texts in turn),
 #: these, names to take away. A parent that was stopped on its way here, and holds the lease no more, writes nothing.
@@ -61,6 +62,10 @@ class RedisStore:
             raise self._trouble(exc) from exc
         finally:
             self._close()
+
+    def left(self) -> float:
+        milliseconds = self._run(LEFT)  # -2 where there is none
+        return max(0.0, int(milliseconds) / 1000)
 
     def notes(self) -> dict[str, str]:
         flat = [_text(word) for word in self._run(READ)]

@@ -6,6 +6,7 @@ import json
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -60,6 +61,13 @@ class S3Store:
             self._ask("delete_object", self._object, but=_LOST, IfMatch=self._ours)
             self._ours = None
 
+    def left(self) -> float:
+        answer = self._answer("get_object", self._object, but=_MISSING)
+        if answer is None:
+            return 0.0
+        now = parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"])
+        return float(max(0.0, TTL - (now - answer["LastModified"]).total_seconds()))
+
     def notes(self) -> dict[str, str]:
         answer = self._ask("get_object", self._beside, but=_MISSING)
         self._noted = (answer[0], read_notes(answer[1], f"{self.place}.notes")) if answer else ("", {})
@@ -105,9 +113,15 @@ class S3Store:
         self, action: str, which: Mapping[str, str], *, but: Collection[str] = (), **words: Any
     ) -> tuple[str, bytes] | None:
         """Ask S3 once; return the ETag and body it answers, or None where it refuses for a reason in `but`."""
+        answer = self._answer(action, which, but=but, **words)
+        return None if answer is None else (answer.get("ETag", ""), answer.get("Body", b""))
+
+    def _answer(
+        self, action: str, which: Mapping[str, str], *, but: Collection[str], **words: Any
+    ) -> dict[str, Any] | None:
         try:
-            answer = getattr(self._client, action)(**which, **words)
-            return answer.get("ETag", ""), answer["Body"].read() if "Body" in answer else b""
+            answer: dict[str, Any] = getattr(self._client, action)(**which, **words)
+            return {**answer, "Body": answer["Body"].read()} if "Body" in answer else answer
         except ClientError as exc:
             code = exc.response.get("Error", {}).get("Code")
             if code in but:

@@ -230,7 +230,7 @@ def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tm
 
     told = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]
     assert {(runner["id"], runner["state"]) for runner in told["runners"]} == {(name, "up") for name in runners}
-    assert (told["queues"], told["max"]) == (["celery"], 2)
+    assert (told["queues"][0]["name"], told["max"]) == ("celery", 2)
     text = work.run("flame", "status").stdout
     assert all(f"{name}  up" in text for name in runners)
     assert re.search(r"acting parent, or the last one: .+, pid \d+\n", text)

@@ -55,6 +55,9 @@ class CellStore:
         if self.cell.holder is self:
             self.cell.until = 0.0
 
+    def left(self) -> float:
+        return max(0.0, self.cell.until - self.cell.clock())
+
     def notes(self) -> dict[str, str]:
         found = dict(self.cell.notes)
         self.read()
@@ -266,7 +269,7 @@ def test_a_parent_that_stands_by_looks_and_does_not_act(cell: Cell, caplog: pyte
     standing_by.tick()
     assert not backend.living
     assert not caplog.records
-    assert standing_by.snapshot()["video"]["decision"] is None
+    assert standing_by.overview().brief()["video"]["plan"] is None
     acting.tick()
     assert len(backend.living) == 1
     acting.close()

@@ -460,7 +460,10 @@ def test_the_last_runners_that_ended_are_remembered_with_their_reasons_also_by_t
         see(pool, [], {}, NOW + number, hears=True)
     assert [ended.runner_id for ended in pool.endings] == [f"i-{number}" for number in range(2, ENDINGS + 2)]
     assert pool.endings[-1] == Ended(
-        runner_id=f"i-{ENDINGS + 1}", reason=("idle " * 99)[:LONGEST_REASON], at=NOW + ENDINGS + 1
+        runner_id=f"i-{ENDINGS + 1}",
+        reason=("idle " * 99)[:LONGEST_REASON],
+        at=NOW + ENDINGS + 1,
+        launched_at=NOW,
     )
     following = new_pool(backend)
     following.adopt(Left(standings={"video": pool.standing}), NOW)
