@@ -18,7 +18,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from tests.waiting import wait_until
 
@@ -222,10 +222,26 @@ class RedisServer(Server):
 
 
 class LastingRedisServer(RedisServer):
-    """redis-server that still has after a restart what it held."""
+    """redis-server that still has after a restart what it held; it writes every change down."""
 
     def command(self) -> Sequence[str]:
-        return [*super().command(), "--appendonly", "yes", "--appendfsync", "always"]
+        options = ["--appendonly", "yes", "--appendfsync", "always", "--auto-aof-rewrite-percentage", "0"]
+        return [*super().command(), *options]
+
+    def writes(self) -> Iterator[list[bytes]]:
+        """Yield the words of every command that changed something, in order, as Redis noted it."""
+        for path in sorted(self.directory.rglob("*.aof")):
+            with path.open("rb") as file:
+                while line := file.readline():
+                    if line.startswith(b"*"):
+                        yield [_bulk(file) for _ in range(int(line[1:]))]
+
+
+def _bulk(file: BinaryIO) -> bytes:
+    """Read one word of the protocol of Redis."""
+    text = file.read(int(file.readline()[1:]))
+    file.readline()
+    return text
 
 
 class TlsRedisServer(RedisServer):

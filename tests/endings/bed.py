@@ -104,9 +104,11 @@ class Bed:
                 runner.program.kill_group()
                 runner.program.ends()
             pools.reset()
+        counted = count(self.load.sent, self.journal.entries, self.broker.handed(self.queue))
+        if counted.handed > len(self.deaths):  # a consumer asks for one message, and then for the next
+            self.troubles.append("more were handed over than runners died")
         return Result(
-            cell=self.cell, endings=self.endings, seconds=round(time.time() - began, 1),
-            count=count(self.load.sent, self.journal.entries, self.deaths),
+            cell=self.cell, endings=self.endings, seconds=round(time.time() - began, 1), count=counted,
             returned=slowest_return(self.journal.entries, self.deaths), crashed=self.crashed,
             troubles=tuple(self.troubles),
         )  # fmt: skip

@@ -6,7 +6,8 @@ import functools
 import json
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import boto3
@@ -42,6 +43,10 @@ class Broker(ABC):
         """Return the ids of the tasks a runner holds; None where the broker does not say."""
         return None
 
+    def handed(self, queue: str) -> frozenset[str]:
+        """Return the ids of the tasks that the broker handed over and forgot, and that nobody noted as held since."""
+        return frozenset()
+
     def is_full(self, runner_id: str, slots: int) -> bool:
         """Tell whether a runner takes nothing more at the moment; so where nobody can know."""
         return True
@@ -54,6 +59,8 @@ class Broker(ABC):
 class RedisBroker(Broker):
     """Redis; what a runner holds stands under keys of its own."""
 
+    server: LastingRedisServer
+
     @functools.cached_property
     def _client(self) -> Redis:
         return Redis.from_url(self.url)
@@ -64,8 +71,10 @@ class RedisBroker(Broker):
 
     def held(self, runner_id: str) -> frozenset[str]:
         keys = self._client.scan_iter(f"flame:held:*:{runner_id}")
-        texts = [text for key in keys for text in self._client.hvals(key)]
-        return frozenset(str(json.loads(text)[0]["headers"]["id"]) for text in texts)
+        return frozenset(_task(json.loads(text)[0]) for key in keys for text in self._client.hvals(key))
+
+    def handed(self, queue: str) -> frozenset[str]:
+        return handed_over(self.server.writes(), queue)
 
     def is_full(self, runner_id: str, slots: int) -> bool:
         return len(self.held(runner_id)) >= slots
@@ -116,6 +125,26 @@ class SqsBroker(Broker):
         """Do not answer for a while: moto keeps nothing over a restart, and SQS has none that its users could see."""
         with self.server.paused():
             time.sleep(SILENCE)
+
+
+def handed_over(writes: Iterable[Sequence[bytes]], queue: str) -> frozenset[str]:
+    """Return the ids of the tasks that Redis took off a queue, and that since then were neither held nor put back."""
+    waiting: deque[str] = deque()
+    handed: set[str] = set()
+    for command, key, *texts in (words for words in writes if len(words) > 1):
+        if key == queue.encode() and command in {b"LPUSH", b"RPUSH"}:
+            tasks = [_task(json.loads(text)) for text in texts]
+            (waiting.extendleft if command == b"LPUSH" else waiting.extend)(tasks)
+            handed.difference_update(tasks)
+        elif key == queue.encode() and command == b"RPOP":
+            handed.add(waiting.pop())
+        elif key.startswith(f"flame:held:{queue}:".encode()) and command == b"HSET":
+            handed.discard(_task(json.loads(texts[1])[0]))
+    return frozenset(handed)
+
+
+def _task(message: Any) -> str:
+    return str(message["headers"]["id"])
 
 
 def make_broker(name: str) -> Broker:

@@ -58,9 +58,9 @@ class Cell:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Count:
-    """What became of a cell's tasks. `begun` are lost ones that a runner had begun, `handed` such as none ever had,
-    and Redis no more; `waiting` all other lost ones. `again` ran more than once, and `doubled` on two runners from the
-    same moment on."""
+    """What became of a cell's tasks. `begun` are lost ones that a runner had begun, `handed` such as Redis handed over
+    and nobody noted since, whatever befell them before; `waiting` all other lost ones. `again` ran more than once, and
+    `doubled` on two runners from the same moment on."""
 
     tasks: int
     once: int

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,27 +74,27 @@ def _entry(line: str) -> Entry:
     return Entry(word=word, task=task, runner=runner, pid=int(pid), at=float(at))
 
 
-def count(sent: Iterable[str], entries: Iterable[Entry], deaths: Iterable[Death]) -> Count:
-    """Count what became of the tasks that were sent."""
+def count(sent: Iterable[str], entries: Iterable[Entry], handed: Collection[str] = ()) -> Count:
+    """Count what became of the tasks that were sent; `handed` are those that the broker handed over and
+    forgot, and that nobody noted since."""
     seen: dict[str, list[Entry]] = defaultdict(list)
     for entry in entries:
         seen[entry.task].append(entry)
-    fates = [_fate(task, seen.get(task, []), deaths) for task in sent]
+    fates = [_fate(task, seen.get(task, []), handed) for task in sent]
     numbers = {name: fates.count(name) for name in ("once", "again", "doubled", "begun", "handed", "waiting")}
     return Count(tasks=len(fates), **numbers)
 
 
-def _fate(task: str, entries: Iterable[Entry], deaths: Iterable[Death]) -> str:
+def _fate(task: str, entries: Iterable[Entry], handed: Collection[str]) -> str:
     starts = [entry.at for entry in entries if entry.word == "start"]
     ends = [entry.at for entry in entries if entry.word == "end"]
     if len(starts) > 1 and ends and max(starts) - min(starts) <= AT_ONCE:
         return "doubled"
     if ends:
         return "once" if len(starts) == len(ends) == 1 else "again"
-    if entries:
-        return "begun"
-    known = [death.held for death in deaths if death.held is not None]
-    return "handed" if known and not any(task in held for held in known) else "waiting"
+    if task in handed:  # whatever a runner before did with it: it came back from there
+        return "handed"
+    return "begun" if entries else "waiting"
 
 
 def slowest_return(entries: Iterable[Entry], deaths: Iterable[Death]) -> float | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from .brokers import handed_over
 from .expected import Cell, Count, Guarantee, broken, cells, guarantee
 from .tally import Death, Entry, count, slowest_return
 
@@ -54,14 +57,28 @@ def test_each_task_has_one_fate() -> None:
         "start again a 1", "start again b 3", "end again b 4",
         "start doubled a 1", "start doubled b 1.5", "end doubled a 2", "end doubled b 2",
         "accepted begun a 1",
+        "start handed-again a 1",
     )  # fmt: skip
-    dead = [Death(runner="a", at=1.5, known_at=2.0, held=frozenset({"waiting"}))]
-    fates = count(["once", "again", "doubled", "begun", "handed", "waiting"], journal, dead)
-    assert fates == Count(tasks=6, once=1, again=1, doubled=1, begun=1, handed=1, waiting=1)
+    sent = ["once", "again", "doubled", "begun", "handed", "handed-again", "waiting"]
+    fates = count(sent, journal, {"handed", "handed-again"})
+    assert fates == Count(tasks=7, once=1, again=1, doubled=1, begun=1, handed=2, waiting=1)
 
 
-def test_what_is_lost_where_no_broker_says_who_held_it_was_waiting() -> None:
-    assert count(["lost"], [], [Death(runner="a", at=1.0, known_at=1.0)]) == Count(tasks=1, once=0, waiting=1)
+def test_what_redis_took_off_its_queue_is_handed_over_until_it_is_held_or_put_back() -> None:
+    def message(task: str) -> bytes:
+        return json.dumps({"headers": {"id": task}}).encode()
+
+    def held(runner: str, task: str) -> list[bytes]:
+        return [b"HSET", f"flame:held:q:{runner}".encode(), b"tag", json.dumps([{"headers": {"id": task}}]).encode()]
+
+    pop, elsewhere = [b"RPOP", b"q"], [b"RPOP", b"other"]
+    writes = [[b"MULTI"], *([b"LPUSH", b"q", message(task)] for task in ("held", "returned", "lost", "waits"))]
+    writes += [pop, held("r0", "held"), pop, held("r0", "returned"), [b"RPUSH", b"q", message("returned")], elsewhere]
+    assert handed_over(writes, "q") == set()
+    assert handed_over([*writes, pop], "q") == {"returned"}
+    assert handed_over([*writes, pop, pop], "q") == {"returned", "lost"}
+    assert handed_over([*writes, pop, pop, held("r1", "returned")], "q") == {"lost"}
+    assert handed_over([*writes, pop, [b"RPUSH", b"q", message("returned")]], "q") == set()
 
 
 def test_the_slowest_return_is_from_the_listing_to_the_next_start_elsewhere() -> None:
