@@ -133,6 +133,7 @@ def _settings(pools: Sequence[str], runners: int, endpoint: str) -> Settings:
     options = Ec2Options(
         app="bench", s3_bundle_url="s3://releases/bench.tar.gz", region="eu-central-1", image_id="ami-00000001",
         subnet_id=("subnet-0000000a",), security_group_id=("sg-00000001",), ec2_service_endpoint=endpoint,
+        s3_service_endpoint=endpoint,
     )  # fmt: skip
     each = -(-runners // len(pools))
     made = (PoolSettings(name=name, queues=(name,), max=each, max_concurrency=1, ec2=options) for name in pools)

@@ -79,7 +79,7 @@ class Standing:
     """How it stands with one pool: its failed launches, the last decision that changed something, and what it learned.
 
     `settings` tells with which settings that was. `endings` are the last runners that ended, the newest last, and
-    `bill` is for all of them.
+    `bill` is for all of them; `release` is what the next ones run.
     """
 
     failures: Failures = field(default_factory=Failures)
@@ -89,6 +89,7 @@ class Standing:
     endings: tuple[Ended, ...] = ()
     learned: Learned | None = None
     bill: Bill = field(default_factory=Bill)
+    release: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -209,6 +210,7 @@ def _standing(note: Mapping[str, Any]) -> Standing:
         endings=_endings(note.get("endings", ())),
         learned=_learned(note.get("learned")),
         bill=_bill(note.get("bill")),
+        release=str(note.get("release", "")),
     )
 
 

@@ -134,6 +134,7 @@ class Pool:
             endings=self.endings,
             learned=self._learned,
             bill=self.bill,
+            release=self._backend.release(self.settings),
         )
 
     def tell(self, now: float, *, hears: bool) -> None:

@@ -48,7 +48,8 @@ class Runner:
 
     A compute backend lists a runner as BOOTING (it cannot know more), or ENDING once its machine shuts down;
     presence tells the rest. `powered_off` is a machine that exists but does not run: it will never end itself;
-    `shutting_down` one that is about to be gone, whoever began it. `launch` is the token of the launch it came of.
+    `shutting_down` one that is about to be gone, whoever began it. `launch` is the token of the launch it came of,
+    `release` what it runs, as its tag says.
     """
 
     id: str
@@ -64,3 +65,4 @@ class Runner:
     market: str | None = None
     zone: str | None = None
     launch: str = ""
+    release: str = ""

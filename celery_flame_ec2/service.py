@@ -118,6 +118,8 @@ class Service:
     def run(self) -> None:
         """Do rounds until `stop`; an error in one is logged and the next is tried."""
         with self._lease.kept():
+            with self._going_on("compute backend"):
+                self._backend.prepare()
             while not self._stop.is_set():
                 next_round = time.monotonic() + self._settings.interval
                 try:

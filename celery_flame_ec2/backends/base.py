@@ -32,6 +32,17 @@ class Backend(abc.ABC):
     #: knows of it; raises where it could not be recorded, and then nothing may be launched.
     announce: Callable[[Launch], None] = staticmethod(unrecorded)
 
+    def prepare(self) -> None:  # noqa: B027  (most backends have nothing to hold on to)
+        """Hold on to what may not change while this parent lives, before its first round.
+
+        Raises:
+            BackendError: it cannot be had now; a launch tries again.
+        """
+
+    def release(self, pool: PoolSettings) -> str:  # noqa: ARG002  (most backends run what this process runs)
+        """Return what tells the release of the pool's next runners from others; empty where there is no other."""
+        return ""
+
     @abc.abstractmethod
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         """Start up to `count` runners of the letter's pool; fewer than asked is not an error.

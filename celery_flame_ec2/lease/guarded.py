@@ -22,6 +22,12 @@ class Guarded(Backend):
         backend.guard, backend.announce = self._check, announce
         self.listing_ttl, self.visible_within = backend.listing_ttl, backend.visible_within
 
+    def prepare(self) -> None:
+        self._backend.prepare()
+
+    def release(self, pool: PoolSettings) -> str:
+        return self._backend.release(pool)
+
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         self._check()
         return self._backend.launch(letter, count)

@@ -76,7 +76,7 @@ def build(
             python=python,
             platform=platform,
             compiled=compiled,
-            git=_revision(project),
+            git=revision(project),
             packages=packages,
             files=files_in(stage),
         )
@@ -194,7 +194,7 @@ def _write_start(stage: Path, name: str) -> None:
     script.chmod(0o755)
 
 
-def _revision(project: Path) -> str | None:
+def revision(project: Path) -> str | None:
     asked = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or None

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 
 REGION = "eu-central-1"
 PARTITION = "aws"
+BUNDLE = "bundle.tar.gz"  #: the key of what a launch may refer to, and no instance could run
 ROLE = "flame-runner"  #: the role, and its instance profile
 CLOSED_PORT = "http://127.0.0.1:9"
 
@@ -44,7 +45,8 @@ class Cloud:
     """AWS on loopback, with an account of its own. Without machines an instance runs as soon as it is launched.
 
     A session that is passed in has read AWS's models already: a second less for every client.
-    It has an image, two subnets in different zones, two security groups, an instance profile and a bucket.
+    It has an image, two subnets in different zones, two security groups, an instance profile, and a bucket with
+    one empty bundle.
     """
 
     def __init__(
@@ -101,6 +103,10 @@ class Cloud:
         if self._server is None:
             raise RuntimeError("the cloud is not open")
         return f"http://127.0.0.1:{self._server.server_port}"
+
+    @property
+    def bundle_url(self) -> str:
+        return f"s3://{self.bucket}/{BUNDLE}"
 
     @property
     def subnet_id(self) -> str:
@@ -200,7 +206,9 @@ class Cloud:
         role = iam.create_role(ROLE, "{}", "/", None, "", [], "3600")
         self.instance_profile_arn = iam.create_instance_profile(ROLE, "/", [role.name]).arn
         self.bucket = f"flame-box-{secrets.token_hex(4)}"
-        s3_backends[self.account][PARTITION].create_bucket(self.bucket, self.region)
+        s3 = s3_backends[self.account][PARTITION]
+        s3.create_bucket(self.bucket, self.region)
+        s3.put_object(self.bucket, BUNDLE, b"")
 
     # one request
 

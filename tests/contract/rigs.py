@@ -87,7 +87,8 @@ class Ec2Rig(Rig):
     def settings(self, owner: str) -> Settings:
         options = Ec2Options(
             app="shop",
-            s3_bundle_url="s3://releases/shop.tar.gz",
+            s3_bundle_url=self.cloud.bundle_url,
+            s3_service_endpoint=self.cloud.endpoint,
             region=self.cloud.region,
             ec2_service_endpoint=self.cloud.endpoint,
             image_id=self.cloud.image_id,

@@ -62,7 +62,8 @@ def backend(
 ) -> Ec2Backend:
     plain = {
         "app": "shop",
-        "s3_bundle_url": "s3://releases/shop.tar.gz",
+        "s3_bundle_url": cloud.bundle_url,
+        "s3_service_endpoint": cloud.endpoint,
         "region": cloud.region,
         "ec2_service_endpoint": cloud.endpoint,
         "image_id": cloud.image_id,

@@ -103,7 +103,7 @@ def test_slow_answers_of_ec2_delay_nothing_else(redis_url: str, tmp_path: Path) 
         options = {
             "image_id": "ami-00000000", "subnet_id": "subnet-00000000", "security_group_id": "sg-00000000",
             "app": "proj", "instance_type": "t3.nano", "region": "eu-central-1", "s3_bundle_url": "s3://releases/proj.tar.gz",
-            "ec2_service_endpoint": aws.url, "allow_local_broker": True,
+            "ec2_service_endpoint": aws.url, "s3_service_endpoint": aws.url, "allow_local_broker": True,
         }  # fmt: skip
         conf = {"flame_pools": pools(), "flame_backend": "ec2", "flame_ec2": options}
         with Deployment(tmp_path, redis_url, **conf) as work:

@@ -148,8 +148,9 @@ def cloud() -> Iterator[Cloud]:
 @pytest.fixture
 def parents(cloud: Cloud, redis_url: str, tmp_path: Path) -> Iterator[Parents]:
     ec2 = {
-        "app": "proj", "s3_bundle_url": "s3://releases/proj.tar.gz", "allow_local_broker": True, "region": cloud.region,
-        "ec2_service_endpoint": cloud.endpoint, "image_id": cloud.image_id, "subnet_id": list(cloud.subnet_ids),
+        "app": "proj", "s3_bundle_url": cloud.bundle_url, "allow_local_broker": True, "region": cloud.region,
+        "ec2_service_endpoint": cloud.endpoint, "s3_service_endpoint": cloud.endpoint,
+        "image_id": cloud.image_id, "subnet_id": list(cloud.subnet_ids),
         "security_group_id": cloud.security_group_id, "instance_type": "t3.micro", "boot_timeout": 3600,
     }  # fmt: skip
     conf = {

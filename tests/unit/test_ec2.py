@@ -50,6 +50,20 @@ def session() -> boto3.session.Session:
     return boto3.session.Session("testing", "testing", region_name="eu-west-1")
 
 
+class Shelf:
+    """S3 with one bundle, whose answer a test may change."""
+
+    def __init__(self) -> None:
+        self.head: dict[str, Any] | Exception = {"ETag": '"tag"'}
+        self.asked: list[dict[str, Any]] = []
+
+    def head_object(self, **words: Any) -> dict[str, Any]:
+        self.asked.append(words)
+        if isinstance(self.head, Exception):
+            raise self.head
+        return self.head
+
+
 class StubbedClients(Clients):
     """Clients that answer what a test laid down, in its order, and check each request against AWS's model."""
 
@@ -58,6 +72,7 @@ class StubbedClients(Clients):
         self.places: list[Place] = []
         self._region = region
         self.renewals = 0
+        self.shelf = Shelf()
         self.stubs = {name: Stubber(self._stub(name)) for name in ("launching", "ec2", "ssm")}
         for stub in self.stubs.values():
             stub.activate()
@@ -79,6 +94,9 @@ class StubbedClients(Clients):
     def ec2(self, place: Place) -> Any:
         self.places.append(place)
         return self.stubs["ec2"].client
+
+    def s3(self, place: Place) -> Any:
+        return self.shelf
 
     def ssm(self, place: Place) -> Any:
         return self.stubs["ssm"].client

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from ...config import PoolSettings, Settings
 from ...errors import BackendError, ListingPartial
 from ...parent import Parent
+from ...release.facts import own_facts
 from ...runner import Runner
 from ..base import Backend
 from . import lookups
 from .clients import Clients, Place, Refused, asking
 from .console import last_lines
 from .cookbook import Cookbook
+from .editions import Editions
 from .homes import VISIBLE_WITHIN, Homes
 from .instances import LIVING, OWNER, POOL, has_ended, read_tags, runner_of
 from .launches import Launches
@@ -51,11 +53,33 @@ class Ec2Backend(Backend):
         self._settings, self._clock = settings, clock
         self._clients = clients or Clients()
         self._cookbook = Cookbook(self._clients, environ=environ, clock=ticks)
+        self._editions = Editions(self._clients, own=own_facts, clock=ticks)
         self._ticks, self._homes = ticks, Homes()
         consent = Consent(announce=lambda launch: self.announce(launch), guard=lambda: self.guard())
         self._launches = Launches(
-            self._clients, self._cookbook, consent, self._homes, clock=clock, ticks=ticks, jitter=jitter
-        )
+            self._clients, self._cookbook, self._editions, consent, self._homes,
+            clock=clock, ticks=ticks, jitter=jitter,
+        )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Pin the bundles as they are now; one that cannot be is pinned before the first launch.
+
+        Raises:
+            BackendError: some could not be.
+        """
+        problems = []
+        for pool in self._settings.pools:
+            try:
+                self._editions.pin(self._cookbook.place(pool.ec2), pool.ec2)
+            except BackendError as exc:
+                problems.append(str(exc))
+        if problems:
+            raise BackendError("; ".join(dict.fromkeys(problems)))
+
+    def release(self, pool: PoolSettings) -> str:
+        """Return which edition of its bundle the pool's next runners run, as their tag says it; empty where unknown."""
+        edition = self._editions.pinned(pool.ec2)
+        return edition.tag if edition else ""
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         """Raise up to `count` instances, asking for each market, type and subnet in the user's order.

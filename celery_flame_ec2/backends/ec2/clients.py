@@ -69,6 +69,10 @@ class Clients:
         """Return a client for parameters in the same region."""
         return self._client("ssm", Place(region=place.region), attempts=self._attempts, read_timeout=self._read_timeout)
 
+    def s3(self, place: Place) -> Any:
+        """Return a client for what is kept in S3."""
+        return self.other("s3", place)
+
     def other(self, service: str, place: Place) -> Any:
         """Return a client of any other service, such as "sts", for what may be asked again."""
         return self._client(service, place, attempts=self._attempts, read_timeout=self._read_timeout)

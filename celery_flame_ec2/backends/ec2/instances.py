@@ -11,6 +11,7 @@ from ...parent import Parent
 from ...runner import Runner, RunnerState
 
 OWNER, POOL, DEADLINE, WARM, LAUNCH = "flame:owner", "flame:pool", "flame:deadline", "flame:warm", "flame:launch"
+RELEASE = "flame:release"
 #: Seconds beyond the last moment at which a healthy runner is gone by itself.
 DEADLINE_MARGIN = 300.0
 #: States of an instance that is not gone; one that is `terminated` stays listed for an hour.
@@ -18,8 +19,11 @@ LIVING = ("pending", "running", "shutting-down", "stopping", "stopped")
 OFF, GOING = frozenset({"stopping", "stopped"}), frozenset({"shutting-down", "terminated"})
 
 
-def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str]) -> dict[str, str]:
-    """Return the tags of everything one launch creates; `now` and the deadline are seconds since the epoch."""
+def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str], release: str = "") -> dict[str, str]:
+    """Return the tags of everything one launch creates; `now` and the deadline are seconds since the epoch.
+
+    `release` tells which edition of its bundle the instance runs.
+    """
     limits = letter.limits
     lifetime = limits.boot_timeout + limits.max_lifetime + limits.shutdown_timeout
     ours = {
@@ -28,6 +32,7 @@ def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str])
         DEADLINE: str(math.ceil(now + lifetime + DEADLINE_MARGIN)),
         WARM: "true" if letter.warm else "false",
         LAUNCH: token,
+        RELEASE: release,
     }
     return {**extra, **ours}
 
@@ -54,6 +59,7 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
         market="spot" if instance.get("InstanceLifecycle") == "spot" else "on-demand",
         zone=(instance.get("Placement") or {}).get("AvailabilityZone"),
         launch=tags.get(LAUNCH, ""),
+        release=tags.get(RELEASE, ""),
     )
 
 

@@ -8,11 +8,13 @@ from typing import Any
 
 from ... import boot
 from ...config import PoolSettings
+from ...edition import Edition
 from ...errors import FlameError, LaunchError, LaunchUnclear
 from ...parent import Parent
 from ...runner import Runner
 from .clients import Clients, Place, Refused
 from .cookbook import RECIPE_TTL, Cookbook
+from .editions import Editions
 from .halts import Halt, Halts
 from .homes import Homes
 from .launcher import Climb, Launcher, Order
@@ -36,6 +38,7 @@ class Launches:
         self,
         clients: Clients,
         cookbook: Cookbook,
+        editions: Editions,
         consent: Consent,
         homes: Homes,
         *,
@@ -43,7 +46,8 @@ class Launches:
         ticks: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        self._clients, self._cookbook, self._consent, self._homes = clients, cookbook, consent, homes
+        self._clients, self._cookbook, self._editions = clients, cookbook, editions
+        self._consent, self._homes = consent, homes
         self._clock, self._ticks, self._jitter = clock, ticks, jitter
         self._halts = Halts(RECIPE_TTL)
         self._launchers: dict[Place, Launcher] = {}
@@ -57,13 +61,20 @@ class Launches:
         """
         if halt := self._halts.blind(pool.name, self._ticks()):
             raise self._stopped(halt)
-        place, made, user_data = self._prepared(letter, pool)
+        place, made, edition = self._found(pool)
+        user_data = self._user_data(letter, pool, made, edition)
         ladder, halt = self._halts.open_part(pool.name, made, rungs(made), self._ticks())
         if halt and not ladder:
             raise self._stopped(halt)
         order = Order(
-            letter=letter, count=count, recipe=made, rungs=ladder, user_data=user_data, tags=pool.ec2.tags
-        )  # fmt: skip
+            letter=letter,
+            count=count,
+            recipe=made,
+            rungs=ladder,
+            user_data=user_data,
+            tags=pool.ec2.tags,
+            release=edition.tag,
+        )
         climbed = self._launcher(place).climb(order)
         self._homes.launched((runner.id for runner in climbed.runners), place, self._ticks())
         return self._outcome(pool, place, climbed, halt)
@@ -104,16 +115,22 @@ class Launches:
 
     # before
 
-    def _prepared(self, letter: Parent, pool: PoolSettings) -> tuple[Place, Recipe, bytes]:
+    def _found(self, pool: PoolSettings) -> tuple[Place, Recipe, Edition]:
         try:
             place, made = self._cookbook.place(pool.ec2), self._recipe(pool)
-            return place, made, boot.user_data(boot.document(letter, pool.ec2), made.user_data)
+            return place, made, self._editions.pin(place, pool.ec2)
         except Refused as exc:
             if exc.refusal.meaning in PASSING:
                 throttled = exc.refusal.meaning is Meaning.THROTTLED
                 raise LaunchError(str(exc), retry_in=JITTER + self._jittered() if throttled else None) from exc
             raise self._stopped(self._stop(pool, str(exc))) from exc
-        except FlameError as exc:  # settings, template and image do not go together
+        except FlameError as exc:  # settings, template and image do not go together, or the bundle is not there
+            raise self._stopped(self._stop(pool, str(exc))) from exc
+
+    def _user_data(self, letter: Parent, pool: PoolSettings, made: Recipe, edition: Edition) -> bytes:
+        try:
+            return boot.user_data(boot.document(letter, pool.ec2, edition), made.user_data)
+        except FlameError as exc:  # it is too large
             raise self._stopped(self._stop(pool, str(exc))) from exc
 
     def _recipe(self, pool: PoolSettings) -> Recipe:

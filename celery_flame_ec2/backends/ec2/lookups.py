@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from ...edition import Edition, edition_of, key_of
 from ...errors import BackendError
-from .clients import asking
+from .clients import Refused, asking
 from .instances import LIVING
 from .recipe import RootDisk
 from .template import Template
@@ -118,3 +119,24 @@ def vcpus(client: EC2Client, types: Collection[str]) -> int:
     if not counts or min(counts) < 1:
         raise BackendError(f"EC2 does not say how many vCPUs {', '.join(sorted(types))} have; set 'max_concurrency'")
     return int(min(counts))
+
+
+def edition(s3: Any, url: str, *, version: str | None = None) -> Edition:
+    """Return the state of a bundle, or of one version of it; of a prefix, that of its release.json.
+
+    Raises:
+        Refused: S3 does not tell, or has no such version.
+        BackendError: there is no such bundle.
+    """
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    exactly = {"VersionId": version} if version else {}
+    try:
+        with asking("s3:GetObjectVersion" if version else "s3:GetObject"):
+            head = s3.head_object(Bucket=bucket, Key=key_of(key), ChecksumMode="ENABLED", **exactly)
+    except Refused as exc:
+        if exc.refusal.code != "HTTP 404" or version:
+            raise
+        if key.endswith("/"):
+            return Edition(url=url)  # nothing under it tells one state from another
+        raise BackendError(f"there is no bundle {url}; push it, or check option 's3_bundle_url'") from exc
+    return edition_of(url, head)

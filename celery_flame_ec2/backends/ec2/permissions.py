@@ -388,6 +388,14 @@ TABLE = (
         who=PARENT, sid="PassRunnerRole", action="iam:PassRole",
         why="a launch with an instance profile asks for this", on=_role, under=_to_instances,
     ),
+    Permission(
+        who=PARENT, sid="SeeBundle", action="s3:GetObject", calls=("HeadObject",),
+        why="pins the bundle as it is when the parent starts", on=_bundle,
+    ),
+    Permission(
+        who=PARENT, sid="SeeBundle", action="s3:GetObjectVersion", calls=("HeadObject",),
+        why="looks whether that version is still there, where the bucket keeps versions", on=_bundle,
+    ),
     *_may(
         PARENT, "ReadImageName", ("ssm:GetParameter", "resolves an image that is given as resolve:ssm:"),
         on=_image_parameter,

@@ -8,6 +8,7 @@ from typing import Any
 
 from .... import boot
 from ....config import PoolSettings, Settings
+from ....edition import Edition
 from ....errors import BackendError, SettingsError
 from ....finding import Finding, failed, ok, unknown
 from ....parent import Parent
@@ -128,7 +129,9 @@ class Checkup:
             return
         yield ok("user data", f"{len(user_data)} of {boot.MAX_USER_DATA} bytes")
         every, answers = list(rungs(made)), []
-        tags = tags_of(subject.letter, token=TOKEN, now=time.time(), extra=subject.pool.ec2.tags)
+        ec2 = subject.pool.ec2
+        release = Edition(url=str(ec2.s3_bundle_url)).tag
+        tags = tags_of(subject.letter, token=TOKEN, now=time.time(), extra=ec2.tags, release=release)
         for rung in rights.sample(every):
             request = run_instances_request(made, rung, count=1, token=TOKEN, tags=tags, user_data=user_data)
             answer = self._tried(subject, request)

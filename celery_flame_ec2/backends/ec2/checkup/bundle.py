@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
+from ....edition import edition_of
 from ....finding import Finding, failed, ok, unknown, warning
 from ..refusals import Refusal
 from .asker import not_told
@@ -38,7 +37,7 @@ def file(answer: Answer, url: str, sha256: str | None) -> Finding:
     told = f"{url}, {_bytes(size)}"
     if sha256 is None:
         return ok("bundle", told)
-    kept = _hexadecimal(str(answer.get("ChecksumSHA256", "")))
+    kept = edition_of(url, answer).sha256
     if kept is None:
         return ok("bundle", f"{told}; S3 keeps no SHA-256 of the whole to compare with 's3_bundle_sha256'")
     if kept != sha256:
@@ -78,14 +77,6 @@ def _refused(answer: Refusal, url: str) -> Finding:
 
 def _upload(url: str) -> str:
     return f"aws s3 cp --checksum-algorithm SHA256 FILE {url}, or check option 's3_bundle_url'"
-
-
-def _hexadecimal(checksum: str) -> str | None:
-    """Return S3's base64 as hexadecimal digits; None where it is none or that of the parts of an upload ("...-3")."""
-    try:
-        return base64.b64decode(checksum, validate=True).hex() or None
-    except binascii.Error:
-        return None
 
 
 def _bytes(size: int) -> str:
