@@ -24,7 +24,7 @@ FAILURE_PREFIX = "flame: boot failed: "
 MAX_USER_DATA = 16384
 
 _BOUNDARY = "==flame=="
-_PLACE = 'DOCUMENT = "{}"'
+_PLACE = 'DOCUMENT="{}"'
 
 
 def document(letter: Parent, options: Ec2Options, edition: Edition | None = None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def multipart(configuration: Mapping[str, Any], theirs: str = "") -> str:
     """
     # A Python literal of ASCII JSON is one line that can end neither the string nor the MIME part.
     literal = repr(json.dumps({**configuration, "prepared_by_template": bool(theirs)}, sort_keys=True))
-    bootstrap = _bootstrap().replace(_PLACE, f"DOCUMENT = {literal}", 1)
+    bootstrap = _bootstrap().replace(_PLACE, f"DOCUMENT={literal}", 1)
     parts = [_part("boothook.sh", bare(_template("boothook.sh"))), _part("bootstrap.py", bootstrap)]
     return _message([*parts, theirs] if theirs else parts)
 

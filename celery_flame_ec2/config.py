@@ -28,6 +28,8 @@ LINK_LOCAL = "http://169.254.169.254/latest"
 
 _url = text(r"https?://[^\s/]+(/\S*)?", "an http:// or https:// URL")
 _aws_name = r"[\w+=,.@:/-]+"
+#: What a value of `env` may refer to, by kind; a key of a secret that is a JSON object stands behind #.
+_reference = {"from_ssm": _aws_name, "from_secretsmanager": f"{_aws_name}(#.+)?"}
 _user_name = text(r"[a-z_][a-z0-9_-]{0,30}", "a Unix user name of at most 31 characters")
 
 
@@ -36,11 +38,13 @@ def _env_value(value: Any) -> Any:
         if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
             raise ValueError("must be text that an environment can hold (no NUL byte, no lone surrogate)")
         return value
-    if isinstance(value, Mapping) and len(value) == 1 and set(value) <= {"from_ssm", "from_secretsmanager"}:
-        (name,) = value.values()
-        if isinstance(name, str) and re.fullmatch(_aws_name, name):
+    if isinstance(value, Mapping) and len(value) == 1 and set(value) <= _reference.keys():
+        ((kind, name),) = value.items()
+        if isinstance(name, str) and re.fullmatch(_reference[kind], name):
             return dict(value)
-    raise ValueError('must be a str, {"from_ssm": name} or {"from_secretsmanager": name}')
+    raise ValueError(
+        'must be a str, {"from_ssm": name}, {"from_secretsmanager": name} or {"from_secretsmanager": "name#key"}'
+    )
 
 
 def _env(value: Any) -> dict[str, Any]:

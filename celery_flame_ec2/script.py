@@ -12,6 +12,9 @@ from typing import Any
 
 Span = tuple[int, int]
 
+#: Modules from which a script imports for its annotations alone.
+_OF_ANNOTATIONS = frozenset({"collections.abc", "typing"})
+
 _INDENT = re.compile("^ +", re.MULTILINE)
 
 
@@ -24,10 +27,10 @@ def bare(script: str) -> str:
 def bare_python(source: str) -> str:
     """Return ASCII Python, its first line apart, without what runs no code: packed it is a third smaller.
 
-    No text in it, docstrings apart, may be longer than a line. Cut out of the text, as what Python 3.12 and newer
-    make of a syntax tree no older one can read.
+    No text in it, docstrings apart, may be longer than a line, and what it imports for annotations serves nothing
+    else. Cut out of the text, as what Python 3.12 and newer make of a syntax tree no older one can read.
     """
-    lines = [0, *itertools.accumulate(map(len, source.splitlines(keepends=True)))]
+    lines = _starts(source)
 
     def span(node: Any) -> Span:
         return lines[node.lineno - 1] + node.col_offset, lines[node.end_lineno - 1] + node.end_col_offset
@@ -37,9 +40,35 @@ def bare_python(source: str) -> str:
         cuts += [(*cut, "") for cut in _annotations(node, span, source)]
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             cuts.append((*span(node.body[0]), '""'))
+        if isinstance(node, ast.ImportFrom) and node.module in _OF_ANNOTATIONS:
+            cuts.append((*span(node), ""))
     for start, end, rest in sorted(cuts, reverse=True):
         source = source[:start] + rest + source[end:]
-    return _INDENT.sub(lambda found: " " * (len(found[0]) // 4), bare(source))
+    return _tight(_INDENT.sub(lambda found: " " * (len(found[0]) // 4), bare(source)))
+
+
+def _tight(source: str) -> str:
+    """Return Python with no blank that parts no words, and no line break inside brackets; its first line apart."""
+    first, _, rest = source.partition("\n")
+    lines, end, kept, depth = _starts(rest), 0, "\n", 0
+    for token in tokenize.generate_tokens(io.StringIO(rest).readline):
+        if token.type == tokenize.NL:
+            continue
+        start = lines[token.start[0] - 1] + token.start[1]
+        gap = rest[end:start]
+        if kept[-1] != "\n" and not depth:
+            gap = " " if gap and re.fullmatch(r"\w\w", kept[-1] + token.string[:1]) else ""
+        end = lines[token.end[0] - 1] + token.end[1]
+        kept += gap + rest[start:end]
+        depth += {"FSTRING_START": 1, "FSTRING_END": -1}.get(
+            tokenize.tok_name[token.type], 0
+        )  # text, where it has them
+    return first + kept
+
+
+def _starts(source: str) -> list[int]:
+    """Return where each line begins."""
+    return [0, *itertools.accumulate(map(len, source.splitlines(keepends=True)))]
 
 
 def _comments(source: str, lines: list[int]) -> Iterator[Span]:

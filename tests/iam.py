@@ -137,7 +137,7 @@ def _of_s3(right: str, call: Call) -> Ask:
 
 
 def _of_others(call: Call, cloud: Cloud) -> str | None:
-    if call.action.startswith("Describe"):
+    if call.action.startswith(("BatchGet", "Describe")):
         return "*"
     named = {
         "GetParameter": ("Name", lambda name: _arn(cloud, "ssm", f"parameter/{name.lstrip('/')}")),

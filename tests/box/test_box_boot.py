@@ -101,7 +101,11 @@ def test_systemd_understands_the_units_and_rates_the_release_as_safe(bench: Benc
 
 CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
     "no such bundle": (None, {}, "fetch: no such bundle s3://"),
-    "a corrupt bundle": (b"no archive " * 1000, {}, "unpack: the bundle cannot be unpacked: gzip: stdin: not in gzip"),
+    "a corrupt bundle": (
+        b"no archive " * 1000,
+        {},
+        "unpack: the bundle cannot be unpacked: it is damaged, or not in gzip",
+    ),
     "a wrong checksum": (
         archive({f"bin/{APP}": STAY}),
         {"s3_bundle_sha256": "0" * 64},
@@ -122,7 +126,7 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
     "a secret that does not exist": (
         archive({f"bin/{APP}": STAY}),
         {"env": {"SECRET": {"from_ssm": "/no/such"}}},
-        "environment: no such SSM parameter: /no/such",
+        "environment: SECRET: no such SSM parameter: /no/such",
     ),
     "a worker that never says hello": (
         archive({f"bin/{APP}": MUTE}),

@@ -37,7 +37,14 @@ from tests.servers import MotoServer
 from .conftest import serve
 
 OWNER = "shop@redis/0"
-ENV = {"A": {"from_ssm": "/shop/a"}, "B": {"from_secretsmanager": "shop/b"}, "C": "plain"}
+ENV = {
+    "A": {"from_ssm": "/shop/a"},
+    "B": {"from_secretsmanager": "shop/b"},
+    "C": "plain",
+    "D": {"from_secretsmanager": "shop/d#key"},
+}
+#: Asks for many secrets at once. Without it they are asked for one by one.
+BATCH = "secretsmanager:BatchGetSecretValue"
 IMAGE = "/images/shop"
 REGION = "eu-central-1"
 
@@ -166,9 +173,9 @@ class World:
     def obey(self) -> None:
         self._board().cordoned()
 
-    def resolve(self, name: str) -> None:
+    def resolve(self, *names: str) -> dict[str, str]:
         _, aws = self._booting(Path("/nowhere"), 0)
-        bootstrap.resolved({name: ENV[name]}, aws)
+        return bootstrap.resolved({name: ENV[name] for name in names}, aws)
 
     def _booting(self, root: Path, pool: int) -> tuple[bootstrap.Boot, bootstrap.Aws]:
         options = self.settings().pools[pool].ec2
@@ -192,6 +199,7 @@ def furnish(client: Callable[[str], Any], bucket: str) -> Edition:
     client("s3").put_object(Bucket=bucket, Key="shop/1/bin/shop", Body=b"#!/bin/sh\n")
     client("ssm").put_parameter(Name="/shop/a", Value="a", Type="SecureString")
     client("secretsmanager").create_secret(Name="shop/b", SecretString="b")
+    client("secretsmanager").create_secret(Name="shop/d", SecretString='{"key": "d"}')
     client("ec2").create_key_pair(KeyName="me")
     return Edition(url=f"s3://{bucket}/shop/1.tar.gz", version=put["VersionId"], etag=put["ETag"])
 
@@ -219,6 +227,7 @@ def whole_life(world: World, directory: Path) -> None:
     world.fetch(directory / "prefix", 1)
     world.resolve("A")
     world.resolve("B")
+    world.resolve("B", "D")
 
 
 # every call that is made, against resources and conditions
@@ -241,7 +250,7 @@ def world(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 #: What only a runner calls, and what both call: by a key under which the runner finds it.
-OF_RUNNER = {"GetParameters", "GetSecretValue", "ListObjectsV2"}
+OF_RUNNER = {"BatchGetSecretValue", "GetParameters", "GetSecretValue", "ListObjectsV2"}
 
 
 def who_called(call: Any) -> str:
@@ -412,7 +421,12 @@ def test_with_the_printed_policies_everything_works(enforcing: Enforcing, tmp_pa
 
 
 def test_every_action_that_is_called_has_a_deed() -> None:
-    assert {p.action for p in TABLE if p.calls and p.who != DOCTOR} == DEEDS.keys()
+    assert {p.action for p in TABLE if p.calls and p.who != DOCTOR} == DEEDS.keys() | {BATCH}
+
+
+def test_without_the_right_to_ask_for_many_secrets_at_once_they_are_asked_for_one_by_one(enforcing: Enforcing) -> None:
+    enforcing.hold_to(printed(enforcing.world) - {BATCH})
+    assert enforcing.world.resolve("A", "B", "D") == {"A": "a", "B": "b", "D": "d"}
 
 
 @pytest.mark.parametrize("action", DEEDS)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import base64
+import gzip
 import hashlib
+import json
+import os
 import re
 import sys
 import time
 from importlib import resources
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from urllib.parse import quote
@@ -158,23 +162,37 @@ def test_a_bucket_is_asked_where_it_is(configured: dict[str, Any], name: str, ex
 
 
 class Secrets:
-    """SSM and Secrets Manager, in memory."""
+    """SSM and Secrets Manager, in memory; `alone` where the role may not ask for many secrets at once."""
 
-    def __init__(self, parameters: dict[str, str], secrets: dict[str, dict[str, str]]) -> None:
-        self.parameters, self.secrets = parameters, secrets
-        self.asked: list[int] = []
+    def __init__(self, parameters: dict[str, str], secrets: dict[str, dict[str, str]], *, alone: bool = False) -> None:
+        self.parameters, self.secrets, self.alone = parameters, secrets, alone
+        self.asked: list[tuple[str, int]] = []
 
     def call(self, service: str, target: str, payload: dict[str, Any]) -> dict[str, Any]:
-        if service == "secrets_manager":
-            return self.secrets[payload["SecretId"]]
-        self.asked.append(len(payload["Names"]))
-        known = [name for name in payload["Names"] if name in self.parameters]
+        action = target.partition(".")[2]
+        names = payload.get("Names") or payload.get("SecretIdList") or [payload["SecretId"]]
+        self.asked.append((action, len(names)))
+        return cast(dict[str, Any], getattr(self, action)(names))
+
+    def GetParameters(self, names: list[str]) -> dict[str, Any]:
+        known = [name for name in names if name in self.parameters]
         found = [
             {"Name": name.partition(":")[0], "Value": self.parameters[name]}
             | ({"Selector": ":" + name.partition(":")[2]} if ":" in name else {})
             for name in known
         ]
-        return {"Parameters": found, "InvalidParameters": [n for n in payload["Names"] if n not in known]}
+        return {"Parameters": found, "InvalidParameters": [n for n in names if n not in known]}
+
+    def BatchGetSecretValue(self, names: list[str]) -> dict[str, Any]:
+        if self.alone:
+            raise bootstrap.Refused("secretsmanager.BatchGetSecretValue: AccessDeniedException: no")
+        known = [{"Name": name, "ARN": f"arn:{name}", **self.secrets[name]} for name in names if name in self.secrets]
+        return {"SecretValues": known, "Errors": [{"SecretId": name} for name in names if name not in self.secrets]}
+
+    def GetSecretValue(self, names: list[str]) -> dict[str, Any]:
+        if names[0] not in self.secrets:
+            raise bootstrap.Refused("secretsmanager.GetSecretValue: ResourceNotFoundException: no")
+        return self.secrets[names[0]]
 
 
 def resolve(env: dict[str, Any], secrets: Secrets) -> dict[str, str]:
@@ -187,20 +205,180 @@ def test_references_are_resolved_ten_parameters_at_a_time() -> None:
     env |= {"AGAIN": {"from_ssm": "/p/1"}, "V": {"from_ssm": "/v:3"}, "S": {"from_secretsmanager": "s"}, "PLAIN": "x"}
     found = resolve(env, secrets)
     assert found == {f"P{n}": str(n) for n in range(12)} | {"AGAIN": "1", "V": "third", "S": "hush", "PLAIN": "x"}
-    assert secrets.asked == [10, 3]
+    assert secrets.asked == [("GetParameters", 10), ("GetParameters", 3), ("GetSecretValue", 1)]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["by batches", "without the right to"])
+def test_secrets_are_resolved_twenty_at_a_time(alone: bool) -> None:
+    known = {f"s{n:02}": {"SecretString": f"hush {n}"} for n in range(21)}
+    secrets = Secrets({}, known, alone=alone)
+    env = {name.upper(): {"from_secretsmanager": name} for name in known} | {"AGAIN": {"from_secretsmanager": "s03"}}
+    expected = {name.upper(): value["SecretString"] for name, value in known.items()} | {"AGAIN": "hush 3"}
+    assert resolve(env, secrets) == expected
+    one_by_one = [("GetSecretValue", 1)] * 21 if alone else []
+    assert secrets.asked == [("BatchGetSecretValue", 20), ("BatchGetSecretValue", 1), *one_by_one]
+
+
+def test_what_a_batch_leaves_out_is_asked_for_by_itself() -> None:
+    secrets = Secrets({}, {"a": {"SecretString": "1"}, "arn:partial": {"SecretString": "2"}})
+    secrets.BatchGetSecretValue = lambda names: {"SecretValues": []}  # type: ignore[method-assign]
+    assert resolve({"A": {"from_secretsmanager": "a"}, "B": {"from_secretsmanager": "arn:partial"}}, secrets) == {
+        "A": "1",
+        "B": "2",
+    }
+
+
+def test_a_key_of_a_secret_may_be_chosen_and_the_secret_is_asked_for_once() -> None:
+    secrets = Secrets({}, {"db": {"SecretString": '{"user": "jo", "port": 5432, "tls": true}'}})
+    env = {key.upper(): {"from_secretsmanager": f"db#{key}"} for key in ("user", "port", "tls")}
+    assert resolve(env, secrets) == {"USER": "jo", "PORT": "5432", "TLS": "true"}
+    assert secrets.asked == [("GetSecretValue", 1)]
 
 
 @pytest.mark.parametrize(
     ("env", "cause"),
     [
-        ({"A": {"from_ssm": "/gone"}}, "no such SSM parameter: /gone"),
-        ({"A": {"from_secretsmanager": "binary"}}, "the secret binary is binary"),
+        ({"A": {"from_ssm": "/gone"}}, "A: no such SSM parameter: /gone"),
+        ({"A": {"from_secretsmanager": "binary"}}, "A (binary): the secret is binary, or no JSON object with this key"),
+        ({"A": {"from_secretsmanager": "text#x"}}, "A (text#x): the secret is binary, or no JSON object with this key"),
+        ({"A": {"from_secretsmanager": "list#0"}}, "A (list#0): the secret is binary, or no JSON object with this key"),
+        ({"A": {"from_secretsmanager": "json#y"}}, "A (json#y): the secret is binary, or no JSON object with this key"),
+        ({"A": {"from_secretsmanager": "gone#x"}}, "A (gone#x): secretsmanager.GetSecretValue: ResourceNotFound"),
         ({"A": {"from_ssm": "/nul"}}, "the value of A has a NUL byte"),
     ],
 )
-def test_a_reference_that_gives_no_value_is_named(env: dict[str, Any], cause: str) -> None:
-    with pytest.raises(bootstrap.Refused, match=cause):
-        resolve(env, Secrets({"/nul": "a\0b"}, {"binary": {"SecretBinary": "eA=="}}))
+def test_a_reference_that_gives_no_value_is_named_and_no_value_is(env: dict[str, Any], cause: str) -> None:
+    texts = {"text": "hush", "list": '["hush"]', "json": '{"x": "hush"}'}
+    secrets: dict[str, dict[str, str]] = {name: {"SecretString": text} for name, text in texts.items()}
+    with pytest.raises(bootstrap.Refused) as caught:
+        resolve(env, Secrets({"/nul": "hush\0"}, {"binary": {"SecretBinary": "eA=="}, **secrets}))
+    assert str(caught.value).startswith(cause)
+    assert "hush" not in str(caught.value)
+
+
+def said_by(kind: str, status: int = 400) -> Any:
+    body = json.dumps({"__type": f"com.amazonaws#{kind}", "message": "Rate exceeded"} if status != 200 else {"A": 1})
+    return SimpleNamespace(status=status, read=body.encode)
+
+
+@pytest.mark.parametrize("kind", ["ThrottlingException", "TooManyRequestsException", "RequestLimitExceeded"])
+def test_an_api_that_is_asked_too_often_is_asked_again_after_growing_pauses(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, pauses = [said_by(kind)] * 3 + [said_by("", 200)], list[float]()
+    own = aws()
+    monkeypatch.setattr(own, "send", lambda *_: answers.pop(0))
+    monkeypatch.setattr(bootstrap.time, "sleep", pauses.append)
+    assert own.call("ssm", "AmazonSSM.GetParameters", {}) == {"A": 1}
+    assert [0.5 * whole <= pause <= 1.5 * whole for pause, whole in zip(pauses, (0.2, 0.4, 0.8), strict=True)] == [
+        True
+    ] * 3
+
+
+def test_an_api_that_refuses_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [said_by("AccessDeniedException")]
+    own = aws()
+    monkeypatch.setattr(own, "send", lambda *_: answers.pop(0))
+    with pytest.raises(bootstrap.Refused, match=r"^AmazonSSM.GetParameters: AccessDeniedException: Rate exceeded$"):
+        own.call("ssm", "AmazonSSM.GetParameters", {})
+
+
+# which releases and archives a machine takes
+
+OWN = "{}.{}.{}".format(*sys.version_info)
+HERE = f"{os.uname().machine}-manylinux_2_5"
+
+
+@pytest.mark.parametrize(
+    "release",
+    [
+        {},
+        {"python": OWN, "platform": HERE},
+        {"python": f"3.{sys.version_info[1]}.99"},
+        {"platform": f"{os.uname().machine}-unknown-linux-gnu"},
+        {"platform": f"{os.uname().machine}-manylinux2014"},
+    ],
+)
+def test_a_release_for_this_machine_is_taken(release: dict[str, str]) -> None:
+    bootstrap.need_machine(release, None)
+
+
+@pytest.mark.parametrize(
+    ("release", "cause"),
+    [
+        (
+            {"platform": "riscv64-manylinux_2_39"},
+            "is built for riscv64, and this machine has {machine}; see --platform",
+        ),
+        ({"platform": HERE.replace("_2_5", "_2_999")}, "is built for manylinux_2_999, and this machine has glibc 2."),
+        ({"python": "3.1.2"}, "is built for Python 3.1, and this machine has {own}; see --python"),
+    ],
+)
+def test_a_release_for_another_machine_is_refused(release: dict[str, str], cause: str) -> None:
+    with pytest.raises(bootstrap.Refused) as caught:
+        bootstrap.need_machine({"python": OWN, "platform": HERE, **release}, None)
+    assert str(caught.value).startswith("the release " + cause.format(machine=os.uname().machine, own=OWN))
+
+
+def test_the_python_of_a_release_is_looked_for_where_the_release_will_look(tmp_path: Path) -> None:
+    program = tmp_path / "python3.1"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    bootstrap.need_machine({"python": "3.1.2"}, str(tmp_path))
+
+
+def tree(root: Path) -> Path:
+    release = root / "srv/proj/release.new"
+    (release / "bin").mkdir(parents=True)
+    (release / "bin/proj").touch()
+    return release
+
+
+def only_files(release: Path) -> None:
+    bootstrap.only_files(str(release), (f"{release.parent}/", "/usr/"))
+
+
+@pytest.mark.parametrize("target", ["proj", "../bin/proj", "/usr/bin/env", "nowhere", "self"])
+def test_links_within_the_release_and_to_installed_programs_are_taken(tmp_path: Path, target: str) -> None:
+    release = tree(tmp_path)
+    (release / "bin/self").symlink_to(target)
+    only_files(release)
+
+
+@pytest.mark.parametrize("target", ["/etc/shadow", "../../../../etc/shadow", "/", "/usr", "/usrlocal", "up"])
+def test_links_that_lead_out_of_the_release_are_refused(tmp_path: Path, target: str) -> None:
+    release = tree(tmp_path)
+    (release / "bin/up").symlink_to("../../../..")
+    (release / "bin/evil").symlink_to(target)
+    with pytest.raises(bootstrap.Refused, match=r"^(evil|up) in the bundle leads out of it, to "):
+        only_files(release)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    release = tree(tmp_path)
+    os.mkfifo(release / "bin/pipe")
+    with pytest.raises(bootstrap.Refused, match=r"^pipe in the bundle is no file, directory or link$"):
+        only_files(release)
+
+
+@pytest.mark.parametrize("text", [None, "no JSON", "[]", '{"files": {}}'])
+def test_what_no_release_build_wrote_is_no_manifest(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "release.json").write_text(text)
+    assert bootstrap.manifest(str(tmp_path)) == {}
+
+
+@given(st.binary(), st.integers(1, 9))
+def test_what_gzip_packed_is_unpacked_whole_however_it_comes_in(content: bytes, size: int) -> None:
+    packed = gzip.compress(content) + gzip.compress(content * 2)
+    chunks = [packed[at : at + size] for at in range(0, len(packed), size)]
+    assert b"".join(bootstrap.inflated(chunks)) == content * 3
+
+
+def test_no_piece_of_an_archive_becomes_large_in_memory() -> None:
+    pieces = list(bootstrap.inflated([gzip.compress(bytes(1 << 24))]))
+    assert max(map(len, pieces)) <= 4 * bootstrap.CHUNK
+    assert sum(map(len, pieces)) == 1 << 24
 
 
 @pytest.mark.parametrize(

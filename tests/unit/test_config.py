@@ -87,6 +87,7 @@ def test_the_release_name_of_the_environment_names_the_app() -> None:
         ({"market": "spott"}, "option 'market' must be one of 'spot', 'on-demand', got 'spott'"),
         ({"env": {"1A": "x"}}, "option 'env' must be a dict with environment variables as keys (not '1A')"),
         ({"env": {"A": 1}}, "and 'A' in it must be a str"),
+        ({"env": {"A": {"from_ssm": "/a#b"}}}, "and 'A' in it must be a str"),
         ({"env": {"A": "x\0y"}}, "no NUL byte"),
         ({"env": {"FLAME_PARENT": "x"}}, "a dict without FLAME_PARENT (written by the parent)"),
         ({"env": {"A": {"from_ssm": ""}}}, '{"from_ssm": name}'),

@@ -41,6 +41,7 @@ NEEDED = {
     "s3:ListBucket": {"s3_bundle_url": "s3://releases/shop/1.4.2/"},
     "ssm:GetParameters": {"env": {"A": {"from_ssm": "/shop/a"}}},
     "secretsmanager:GetSecretValue": {"env": {"A": {"from_secretsmanager": "shop/a"}}},
+    "secretsmanager:BatchGetSecretValue": {"env": {name: {"from_secretsmanager": f"shop/{name}"} for name in "AB"}},
     "kms:Decrypt": {"env": {"A": {"from_secretsmanager": "shop/a"}}},
 }
 
@@ -59,6 +60,7 @@ def ground(*, max_concurrency: int | None = 4, name: str = "video", **options: A
 def everything() -> list[Ground]:
     """All that may be needed, in two regions."""
     references = {"A": {"from_ssm": "/shop/a"}, "B": {"from_secretsmanager": "shop/b"}, "C": "plain"}
+    references["D"] = {"from_secretsmanager": "shop/d#key"}
     lease = "s3://releases/flame/lease/shop"
     template = {"launch_template_id": "lt-11111111", "image_id": None, "subnet_id": (), "security_group_id": ()}
     return [
@@ -99,7 +101,8 @@ def listed(value: str | list[str]) -> list[str]:
 def test_only_what_describes_is_allowed_on_everything(who: str) -> None:
     for statement in statements(*everything(), who=who):
         if "*" in listed(statement["Resource"]):
-            assert all(action.startswith("ec2:Describe") for action in listed(statement["Action"]))
+            beside = {"secretsmanager:BatchGetSecretValue"}  # which gives nothing that GetSecretValue does not allow
+            assert all(action.startswith("ec2:Describe") for action in {*listed(statement["Action"])} - beside)
 
 
 def test_what_creates_tags_and_ends_is_bound_to_the_owners_tag() -> None:
@@ -122,7 +125,7 @@ def test_the_parent_changes_nothing_else() -> None:
 
 
 def reads(action: str) -> bool:
-    return action.partition(":")[2].startswith(("Describe", "Get", "List", "Decrypt"))
+    return action.partition(":")[2].startswith(("BatchGet", "Describe", "Get", "List", "Decrypt"))
 
 
 def test_tags_are_given_in_a_launch_only() -> None:
@@ -210,6 +213,7 @@ def test_a_parameter_is_named_without_its_version(name: str, arn: str) -> None:
     ("name", "arn"),
     [
         ("shop/a", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shop/a-??????"),
+        ("shop/a#key", "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shop/a-??????"),
         ("arn:aws:secretsmanager:us-east-1:1:secret:a-AbC123", "arn:aws:secretsmanager:us-east-1:1:secret:a-AbC123"),
         ("arn:aws:secretsmanager:us-east-1:1:secret:a", "arn:aws:secretsmanager:us-east-1:1:secret:a-??????"),
     ],

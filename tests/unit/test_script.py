@@ -39,18 +39,15 @@ BARE = """\
 #!/bin/sh /run/install
 ""
 import os
-from typing import Any
-COUNT = 3
+COUNT=3
 class Thing:
  ""
- size: int
- def __init__(self, *, root = "# no comment", more = None):
+ size:int
+ def __init__(self,*,root="# no comment",more=None):
   ""
-  self.path = f"{root}/{more['x'] if more else ''}"
- def longest(
-  self, first, *rest
- ):
-  return [first, COUNT]
+  self.path=f"{root}/{more['x'] if more else ''}"
+ def longest(self,first,*rest):
+  return[first,COUNT]
 """
 
 

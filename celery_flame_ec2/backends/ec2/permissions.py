@@ -291,7 +291,13 @@ def _parameters(ground: Ground) -> Iterable[str]:
 
 
 def _secrets(ground: Ground) -> Iterable[str]:
-    return [_secret(ground, name) for name in _references(ground, "from_secretsmanager")]
+    names = {reference.partition("#")[0] for reference in _references(ground, "from_secretsmanager")}
+    return [_secret(ground, name) for name in sorted(names)]
+
+
+def _many_secrets(ground: Ground) -> Iterable[str]:
+    """Give what asking for many at once is a right on: IAM knows no resource for it."""
+    return [ANY] if len(list(_secrets(ground))) > 1 else []
 
 
 def _secret(ground: Ground, name: str) -> str:
@@ -464,6 +470,11 @@ TABLE = (
     *_may(
         RUNNER, "ReadSecrets", ("secretsmanager:GetSecretValue", 'resolves {"from_secretsmanager": name} in env'),
         on=_secrets,
+    ),
+    *_may(
+        RUNNER, "BatchSecrets",
+        ("secretsmanager:BatchGetSecretValue", "resolves several secrets by one call; gives none it may not read"),
+        on=_many_secrets,
     ),
     Permission(
         who=RUNNER, sid="DecryptThem", action="kms:Decrypt",
