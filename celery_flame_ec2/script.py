@@ -39,7 +39,7 @@ def bare_python(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         cuts += [(*cut, "") for cut in _annotations(node, span, source)]
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
-            cuts.append((*span(node.body[0]), '""'))
+            cuts.append((*span(node.body[0]), "" if len(node.body) > 1 else '""'))
         if isinstance(node, ast.ImportFrom) and node.module in _OF_ANNOTATIONS:
             cuts.append((*span(node), ""))
     for start, end, rest in sorted(cuts, reverse=True):

@@ -37,14 +37,11 @@ class Thing:
 '''
 BARE = """\
 #!/bin/sh /run/install
-""
 import os
 COUNT=3
 class Thing:
- ""
  size:int
  def __init__(self,*,root="# no comment",more=None):
-  ""
   self.path=f"{root}/{more['x'] if more else ''}"
  def longest(self,first,*rest):
   return[first,COUNT]

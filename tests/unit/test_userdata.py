@@ -151,6 +151,6 @@ def test_where_ours_alone_is_above_the_bound_env_is_named() -> None:
         boot.user_data(document(env={"LONG": noise(20000)}), userdata.part(b"#!/bin/sh\n"))
 
 
-def test_six_kilobytes_of_a_templates_own_that_no_packing_makes_smaller_fit() -> None:
-    theirs = b"#!/bin/sh\n" + base64.b64encode(random.Random(1).randbytes(6144)) + b"\n"
+def test_five_kilobytes_of_a_templates_own_that_no_packing_makes_smaller_fit() -> None:
+    theirs = b"#!/bin/sh\n" + base64.b64encode(random.Random(1).randbytes(5120)) + b"\n"
     assert len(boot.user_data(document(), userdata.part(theirs))) <= boot.MAX_USER_DATA
