@@ -9,16 +9,17 @@ BIN := $(VENV)/bin
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 SERVERS := openssl rabbitmq-server redis-server
+BROWSER := chromium
 GUESTS := debootstrap iproute2 systemd-container zstd
 
 .PHONY: demo test lint box bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
-	chaos-launch docs-policy endings soak clean
+	chaos-launch docs-policy endings screenshots soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tools
-	.ci/debian $(SERVERS) $(GUESTS) shellcheck
+	.ci/debian $(SERVERS) $(BROWSER) $(GUESTS) shellcheck
 	$(BIN)/python -m tests.stages $(STAGES)
 
 lint: $(VENV)/.tools
@@ -73,6 +74,11 @@ endings: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/tox exec -q -e endings -- python -m tests.endings --endings $(or $(ENDINGS),50) \
 		$(if $(JSON),--json $(JSON)) $(foreach cell,$(CELLS),'$(cell)')
+
+# pictures of the status page for docs/, taken of a burst
+screenshots: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(BROWSER)
+	$(BIN)/python -m tests.screenshots
 
 # waves of tasks, and something that goes wrong every few seconds, in the box: MINUTES=n SEED=n BROKER=rabbitmq
 soak: $(VENV)/.tools

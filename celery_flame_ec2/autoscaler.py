@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import Celery, signals
@@ -13,11 +13,15 @@ from celery.worker import autoscale, state
 from click.core import ParameterSource
 
 from .backends import open_backend
-from .errors import FlameError
+from .config import Settings
+from .errors import FlameError, PageError
 from .lease import open_lease
 from .parent import flame_parent
 from .service import Local, Service
 from .settings import is_chosen, settings_of
+
+if TYPE_CHECKING:
+    from .page import Page
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +39,7 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
     def __init__(self, pool: Any, max_concurrency: int, min_concurrency: int = 0, worker: Any = None, **options: Any):
         super().__init__(pool, max_concurrency, min_concurrency, worker=worker, **options)
         self._service: Service | None = None
+        self._page: Page | None = None
         if isinstance(getattr(worker, "app", None), Celery):
             _refuse_fixed_pool(pool)
             _do_not_hoard(worker)
@@ -55,10 +60,12 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
                 logger.warning("this worker is a FLAME child: it launches no runners")
                 return None
             settings = settings_of(app)
+            self._page = _page(settings)
             # Imports a cloud's SDK now, on the main thread: pool processes that were forked in the middle of an import
             # would carry half a module.
             backend, lease = open_backend(app, settings), open_lease(app, settings)
-            return Service(app, settings, backend, lease=lease, local=self._processes)
+            after_round = self._page.after_round if self._page else None
+            return Service(app, settings, backend, lease=lease, local=self._processes, after_round=after_round)
         except FlameError as exc:
             raise click.ClickException(str(exc)) from exc
 
@@ -74,12 +81,30 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
         )
 
     def _start_service(self, **_: Any) -> None:
+        self._start_page()  # after the pool's processes were forked, which would hold on to the port
         self._thread.start()
 
+    def _start_page(self) -> None:
+        if self._page is not None:
+            try:
+                self._page.start()
+            except PageError as exc:
+                logger.warning("this worker shows no status page: %s", exc)
+
     def _stop_service(self, **_: Any) -> None:
+        if self._page is not None:
+            self._page.stop()
         if self._service is not None and self._thread.is_alive():
             self._service.stop()
             self._thread.join(STOP_PATIENCE)
+
+
+def _page(settings: Settings) -> Page | None:
+    if settings.http is None:
+        return None
+    from .page import open_page  # only who wants a page pays for the imports
+
+    return open_page(settings)
 
 
 def _refuse_fixed_pool(pool: Any) -> None:

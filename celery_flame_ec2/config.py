@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 from urllib.parse import urlsplit
 
+from .address import Address, read_address
 from .errors import SettingsError
 from .options import flag, integer, kind_of, mapping, number, one_of, option, optional, read, some, suggestion, text
 from .parent import RESERVED_VARIABLES
@@ -278,6 +279,17 @@ class Settings:
         default="celery_flame_ec2.policy:plan",
         doc="the callable that plans",
     )
+    http: Address | None = option(
+        optional(read_address),
+        default=None,
+        doc="where the parent serves its status page and metrics; None is nowhere; see page.md",
+    )
+    http_token: str | None = option(
+        optional(text(r"[!-~]{16,256}", "16 to 256 printable ASCII characters without spaces")),
+        default=None,
+        secret=True,
+        doc="what the page asks its readers for; required where `http` is not a loopback address",
+    )
     pools: tuple[PoolSettings, ...] = ()
     #: Where runners pin their words, as their letter names it; empty where the broker carries them. No option.
     board: str = ""
@@ -320,6 +332,8 @@ def read_settings(
     pools = tuple(pool for pool, _ in found)
     settings = Settings(**{"owner": _owner(app_name, broker_urls, prefix), **good}, pools=pools)
     problems += _queue_problems(pools)
+    if "http_token" not in plain:
+        problems += page_problems(settings)
     if settings.backend == "ec2":
         problems += [problem for pool, given in found for problem in _ec2_problems(pool, broker_urls, given)]
         if "owner" not in good and not prefix and _is_sqs(broker_urls[0]):
@@ -352,6 +366,12 @@ def _pools(
         if "queues" in own:
             given = {*options, *(shared if isinstance(shared, Mapping) else ())}
             yield PoolSettings(name=name, **own, ec2=Ec2Options(**ec2)), given
+
+
+def page_problems(settings: Settings) -> Iterator[str]:
+    """Yield why the status page may not be served where it should be: whoever reaches it sees all of it."""
+    if settings.http is not None and not settings.http.is_loopback and settings.http_token is None:
+        yield f"setting flame_http_token is required where flame_http ({settings.http}) is not a loopback address"
 
 
 def _queue_problems(pools: tuple[PoolSettings, ...]) -> Iterator[str]:

@@ -12,6 +12,7 @@ FlameError
 ├── HoldingsError       Redis did not say, or take back, what runners hold
 ├── OrderError          runners cannot be told to take work, or none
 ├── BoardError          the board, where runners pin their words, did not answer
+├── PageError           the status page cannot be served
 ├── MetadataError       instance metadata did not answer
 ├── ReleaseError        a release cannot be built or read
 └── TraceError          a recorded load cannot be read, or none can be recorded
@@ -21,6 +22,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
+
+#: What kept a launch from bringing runners up, in the one word that metrics and signals have for it.
+FAILURE_KINDS = {
+    "boot": "machines did not come up",
+    "capacity": "EC2 has no such machine now",
+    "credentials": "AWS does not know the parent",
+    "other": "none of these",
+    "quota": "the account's limit is reached",
+    "refused": "EC2 refuses it until something changes",
+    "subnet": "a subnet has no free address",
+    "throttled": "too many calls to EC2",
+    "unanswered": "EC2 did not answer: it may have launched",
+    "unreachable": "there is no connection to EC2",
+}
 
 
 class FlameError(Exception):
@@ -50,11 +65,12 @@ class BackendError(FlameError):
 class LaunchError(BackendError):
     """Raised when a launch was refused: no runner came of it.
 
-    `retry_in` are the seconds after which another try may go better; None where the backend cannot tell.
+    `retry_in` are the seconds after which another try may go better; None where the backend cannot tell. `kind` is one
+    of FAILURE_KINDS.
     """
 
-    def __init__(self, message: str, *, retry_in: float | None = None) -> None:
-        self.retry_in = retry_in
+    def __init__(self, message: str, *, retry_in: float | None = None, kind: str = "other") -> None:
+        self.retry_in, self.kind = retry_in, kind
         super().__init__(message)
 
 
@@ -91,6 +107,10 @@ class OrderError(FlameError):
 
 class BoardError(FlameError):
     """Raised when the board, where runners pin their words, did not answer, or refused."""
+
+
+class PageError(FlameError):
+    """Raised when the status page, or its metrics, cannot be served; a worker goes on without."""
 
 
 class MetadataError(FlameError):

@@ -12,6 +12,39 @@ BROKER_PATIENCE = 300.0
 CORDONED_PATIENCE = 1.0
 #: Seconds before EC2 takes a machine that are kept for handing back what did not finish, and for powering off.
 NOTICE_MARGIN = 15.0
+#: Every kind of ending, in words.
+ENDING_KINDS = {
+    "boot": "it never came up",
+    "cordoned": "idle, and told to take no more work",
+    "idle": "without work",
+    "no_broker": "without broker for too long",
+    "old": "`max_lifetime`",
+    "other": "it gave no reason, or one of its own",
+    "reaped": "a parent ended it",
+    "rebalance": "EC2 recommended it",
+    "single_use": "`single_use`",
+    "spot": "EC2 took the machine",
+    "told": "an operator or a signal told it to",
+}
+#: How the reasons of a kind begin, and how one of them ends.
+BEGINNINGS = {
+    "idle": "idle for ",
+    "no_broker": "no broker ",
+    "old": "it lived ",
+    "reaped": "reaped: ",
+    "rebalance": "rebalance ",
+    "single_use": "single use: ",
+    "spot": "spot interruption ",
+    "told": "told by ",
+}
+CORDONED = ", cordoned"
+
+
+def kind_of(reason: str) -> str:
+    """Return which of ENDING_KINDS a reason is of that a runner gave, or that its reaper gave."""
+    if reason.endswith(CORDONED):
+        return "cordoned"
+    return next((kind for kind, words in BEGINNINGS.items() if reason.startswith(words)), "other")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,5 +123,5 @@ def _idle(vitals: Vitals, limits: Limits, now: float) -> Ending | None:
         patience = CORDONED_PATIENCE if patience is None else min(patience, CORDONED_PATIENCE)
     if vitals.quiet_since is None or vitals.disconnected_since is not None or patience is None:
         return None
-    quiet, name = now - vitals.quiet_since, ", cordoned" if vitals.cordoned else ""
+    quiet, name = now - vitals.quiet_since, CORDONED if vitals.cordoned else ""
     return Ending(reason=f"idle for {quiet:.0f} s{name}", idle=True) if quiet >= patience else None

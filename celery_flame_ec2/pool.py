@@ -13,6 +13,7 @@ from .backends.base import Backend
 from .config import Ec2Options, PoolSettings, Settings
 from .errors import LaunchError, LaunchUnclear
 from .experience import ENOUGH, LASTING, Arrivals, Experience, Work
+from .lifetime import kind_of
 from .notes import ENDINGS, LONGEST_REASON, Bill, Ended, Learned, Left, Standing
 from .orders import Order, Orders
 from .parent import Parent
@@ -202,11 +203,11 @@ class Pool:
             runners = self._backend.launch(letter(self._deployment, self.settings, warm=warm), count)
         except LaunchError as exc:
             self.roster.answered(self.roster.open_tokens - before)
-            self._fail(str(exc), now, pause=exc.retry_in)
+            self._fail(str(exc), now, kind=exc.kind, pause=exc.retry_in)
         except LaunchUnclear as exc:
             self._count(exc.launched, reason, now)
             self.roster.answered(self.roster.open_tokens - before - set(exc.tokens))
-            self._fail(str(exc), now)
+            self._fail(str(exc), now, kind="unanswered")
         else:
             self._count(runners, reason, now)
             self.roster.answered(self.roster.open_tokens - before)
@@ -267,11 +268,12 @@ class Pool:
             told[launch] = self._boot_failure(runner, certain=change.ours and hears)
         cause = "" if change.heard else told[launch]
         if cause:
-            self._fail(f"{runner.id} did not come up: {cause}", now, launch=launch)
+            self._fail(f"{runner.id} did not come up: {cause}", now, kind="boot", launch=launch)
         else:
             logger.info("pool %s: %s ended: %s", name, runner.id, change.reason or "it gave no reason")
         self._remember(runner, cause or change.reason or "it gave no reason", now)
-        signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason)
+        kind = "boot" if cause else kind_of(change.reason)
+        signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason, kind=kind)
 
     def _remember(self, runner: Runner, reason: str, now: float) -> None:
         ended = Ended(
@@ -295,10 +297,12 @@ class Pool:
         last = next((line.strip() for line in reversed(words.splitlines()) if line.strip()), "it left no output")
         return f"it was gone before its hello; last line: {last}"
 
-    def _fail(self, cause: str, now: float, *, launch: str | None = None, pause: float | None = None) -> None:
+    def _fail(
+        self, cause: str, now: float, *, kind: str, launch: str | None = None, pause: float | None = None
+    ) -> None:
         self.roster.failed(cause, now, launch=launch, pause=pause)
         logger.error("pool %s: launch failed: %s", self.settings.name, cause)
-        signals.launch_failed.send(sender=self.settings.name, reason=cause)
+        signals.launch_failed.send(sender=self.settings.name, reason=cause, kind=kind)
 
     def _is_news(self, plan: Plan) -> bool:
         if plan.launch:

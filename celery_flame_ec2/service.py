@@ -79,6 +79,7 @@ class Service:
         lease: Lease | None = None,
         watch: Watch | None = None,
         local: Callable[[], Local] = Local,
+        after_round: Callable[[Overview, float], None] | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -90,6 +91,8 @@ class Service:
         self._term: int | None = None
         self._backend = Guarded(backend, self._acts, self._announce)
         self._local = local
+        #: Told after each round how it stands and how long the round took; it must not wait for anything.
+        self._after_round = after_round
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._epoch = clock() - monotonic()
@@ -141,7 +144,15 @@ class Service:
         self._backend.close()
 
     def tick(self) -> None:
-        """Do one round: look, then reap, decide and act pool by pool; trouble in one pool leaves the others alone.
+        """Do one round, and tell how it stands then."""
+        began = self._monotonic()
+        self._look_and_act()
+        if self._after_round is not None:
+            with self._going_on("status page"):
+                self._after_round(self.overview(), self._monotonic() - began)
+
+    def _look_and_act(self) -> None:
+        """Look, then reap, decide and act pool by pool; trouble in one pool leaves the others alone.
 
         Without the lease it is only looked, so that the round with which this parent takes over knows the runners.
         """

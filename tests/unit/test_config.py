@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from celery_flame_ec2.address import Address
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import SettingsError
 
@@ -111,6 +112,31 @@ def test_every_problem_is_reported_at_once() -> None:
 
 def test_the_value_of_a_secret_is_never_in_the_message() -> None:
     assert "hunter2" not in problems(pool(env={"PASSWORD": ["hunter2"]}))
+
+
+def test_a_page_on_this_machine_alone_needs_no_token() -> None:
+    settings = read(http="127.0.0.1:9809")
+    assert settings.http == Address(host="127.0.0.1", port=9809)
+    assert settings.http_token is None
+
+
+def test_a_page_that_others_reach_needs_a_token() -> None:
+    token = "0123456789abcdef"
+    told = "setting flame_http_token is required where flame_http (0.0.0.0:9809) is not a loopback address"
+    assert problems(http="0.0.0.0:9809") == told
+    assert read(http="0.0.0.0:9809", http_token=token).http_token == token
+
+
+@pytest.mark.parametrize("token", ["hunter2", "hunter2 hunter2 hunter2", "hunter2" * 50, 7])
+def test_a_token_that_can_be_guessed_or_not_be_sent_is_refused_and_not_shown(token: object) -> None:
+    told = problems(http="0.0.0.0:9809", http_token=token)
+    assert told.startswith("settings flame_*: option 'http_token' must be 16 to 256 printable ASCII characters")
+    assert "hunter2" not in told
+    assert "\n" not in told
+
+
+def test_an_address_that_is_none_is_refused() -> None:
+    assert "option 'http' must be an address and a port such as '127.0.0.1:9809'" in problems(http="9809")
 
 
 @pytest.mark.parametrize("pools", [{}, [], "video", None])

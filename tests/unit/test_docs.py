@@ -6,14 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.endings import expected
 
 ROOT = Path(__file__).parent.parent.parent
 
 
-def test_the_settings_page_is_what_the_code_prints() -> None:
-    printed = subprocess.run([sys.executable, "docs/settings.py"], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert (ROOT / "docs" / "settings.md").read_text() == printed.stdout
+@pytest.mark.parametrize("page", ["settings", "metrics"])
+def test_a_page_of_the_reference_is_what_the_code_prints(page: str) -> None:
+    program = [sys.executable, f"docs/{page}.py"]
+    printed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert (ROOT / "docs" / f"{page}.md").read_text() == printed.stdout
 
 
 def test_the_table_of_endings_is_what_the_matrix_is_held_against() -> None:

@@ -257,6 +257,7 @@ def test_when_every_rung_is_refused_the_error_names_each_and_what_to_do(
         "pool's 'max' (asked for on-demand c7i.large subnet-00000001); before that spot c7i.large subnet-00000001: "
         "InsufficientInstanceCapacity"
     )
+    assert failure.value.kind == "quota"
 
 
 @pytest.mark.parametrize(
@@ -274,6 +275,7 @@ def test_any_other_refusal_ends_the_launch_with_one_line(
     with pytest.raises(LaunchError, match=words) as failure:
         backend(clients, market=("spot", "on-demand")).launch(LETTER, 1)
     assert code in str(failure.value)
+    assert failure.value.kind == "refused"
     assert "\n" not in str(failure.value)
     assert len(requests.sent) == 1
 
@@ -333,7 +335,7 @@ def test_a_connection_that_never_was_launched_nothing(
     requests.fail(exc)
     with pytest.raises(LaunchError, match="no connection") as failure:
         backend(clients, market=("spot", "on-demand")).launch(LETTER, 1)
-    assert failure.value.retry_in is None
+    assert (failure.value.retry_in, failure.value.kind) == (None, "unreachable")
     assert len(requests.sent) == 1
 
 
@@ -629,6 +631,7 @@ def test_when_all_was_refused_lately_nothing_is_asked_until_the_first_is_free(
     with pytest.raises(LaunchError) as second:
         one.launch(LETTER, 1)
     assert (first.value.retry_in, second.value.retry_in) == (180, 170)
+    assert (first.value.kind, second.value.kind) == ("quota", "capacity")
     assert str(second.value) == (
         "not asked for, as EC2 refused it lately: on-demand c7i.large in eu-west-1a until 15:09:40 UTC "
         "(InsufficientInstanceCapacity), on-demand vCPUs of G and VT types until 15:09:40 UTC (VcpuLimitExceeded)"
@@ -858,6 +861,7 @@ def test_credentials_that_are_refused_twice_stop_the_launches_but_never_for_long
         assert "AWS_ACCESS_KEY_ID" in str(failure)
         assert failure.retry_in == length
         assert refused(one).retry_in == length
+        assert (failure.kind, refused(one).kind) == ("credentials", "credentials")
         ticks.now += length
     assert len(requests.sent) == 10
 

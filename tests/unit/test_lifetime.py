@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+
 import pytest
 
 from celery_flame_ec2.lifetime import (
     BROKER_PATIENCE,
     CORDONED_PATIENCE,
+    ENDING_KINDS,
     NOTICE_MARGIN,
     Ending,
     Vitals,
     drain_until,
+    kind_of,
     reason_to_end,
 )
 from celery_flame_ec2.runner import Limits
@@ -117,3 +122,26 @@ def test_a_drain_lasts_for_shutdown_timeout_or_what_a_notice_leaves(
     seen = vitals(taken_away_at=None if taken_away_in is None else NOW + taken_away_in)
     ending = Ending(reason="any", noticed=noticed)
     assert drain_until(ending, seen, Limits(shutdown_timeout=30), NOW) == NOW + seconds
+
+
+def endings() -> Iterator[tuple[str, Ending | None]]:
+    """Every way to end there is, by its kind."""
+    quiet = vitals(quiet_since=NOW - 60)
+    yield "idle", reason_to_end(quiet, LIMITS, NOW)
+    yield "cordoned", reason_to_end(dataclasses.replace(quiet, cordoned=True), LIMITS, NOW)
+    yield "old", reason_to_end(vitals(started_at=NOW - 4000), LIMITS, NOW)
+    yield "no_broker", reason_to_end(vitals(disconnected_since=NOW - 400), LIMITS, NOW)
+    yield "no_broker", reason_to_end(vitals(hello_at=None, started_at=NOW - 400), LIMITS, NOW)
+    yield "single_use", reason_to_end(vitals(taken=1), Limits(single_use=True), NOW)
+    yield "spot", reason_to_end(vitals(taken_away_at=NOW + 100), LIMITS, NOW)
+    yield "rebalance", reason_to_end(vitals(rebalance=True), Limits(end_on_rebalance=True), NOW)
+    yield "told", reason_to_end(vitals(told="told by remote control"), LIMITS, NOW)
+    yield "reaped", Ending(reason="reaped: no hello within boot_timeout (120 s)")
+    yield "other", Ending(reason="")
+    yield "other", Ending(reason="<script>")
+
+
+def test_each_reason_is_of_a_kind() -> None:
+    kinds = [(kind, kind_of(ending.reason)) for kind, ending in endings() if ending]
+    assert kinds == [(kind, kind) for kind, _ in endings()]
+    assert {kind for kind, _ in kinds} | {"boot"} == ENDING_KINDS.keys()  # one that never came up gave no reason

@@ -143,10 +143,10 @@ def test_the_runners_of_min_get_a_letter_that_keeps_them(backend: ListBackend) -
 
 def test_a_refused_launch_is_counted_told_and_paused_after(backend: ListBackend) -> None:
     pool = new_pool(backend)
-    backend.refusal = LaunchError("VcpuLimitExceeded: ask for more")
+    backend.refusal = LaunchError("VcpuLimitExceeded: ask for more", kind="quota")
     with heard(signals.launch_failed) as failed:
         do_round(pool, Demand(waiting=1))
-    assert failed[0]["reason"] == "VcpuLimitExceeded: ask for more"
+    assert (failed[0]["reason"], failed[0]["kind"]) == ("VcpuLimitExceeded: ask for more", "quota")
     backend.refusal = None
     assert do_round(pool, Demand(waiting=1), NOW + 1).held
     assert do_round(pool, Demand(waiting=1), NOW + 6).launch == 1
@@ -290,7 +290,7 @@ def test_a_runner_that_came_up_and_ended_is_told_with_its_own_reason(backend: Li
         see(pool, None, up("r0", RunnerState.ENDING, "idle for 30 s"), NOW + 50, hears=True)
         see(pool, [], {}, NOW + 60, hears=True)
     assert [(call["runner"].id, call["seconds"]) for call in came_up] == [("r0", 9.0)]
-    assert [(call["runner"].id, call["reason"]) for call in ended] == [("r0", "idle for 30 s")]
+    assert [(call["runner"].id, call["reason"], call["kind"]) for call in ended] == [("r0", "idle for 30 s", "idle")]
     assert pool.roster.failures.count == 0
 
 
@@ -311,9 +311,10 @@ def test_a_runner_that_never_spoke_failed_and_its_last_words_say_why(
     pool = new_pool(backend)
     do_round(pool, Demand(waiting=1))
     backend.words = words
-    with heard(signals.launch_failed) as failed:
+    with heard(signals.launch_failed) as failed, heard(signals.runner_ended) as ended:
         see(pool, [], {}, NOW + 70, hears=True)
     assert failed[0]["reason"] == f"r0 did not come up: {cause}"
+    assert (failed[0]["kind"], ended[0]["kind"]) == ("boot", "boot")
     assert pool.roster.failures.count == 1
 
 

@@ -15,9 +15,13 @@ LONGEST = 3600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Halt:
-    """One pool's lasting no. `rung` was refused, made by this `recipe`; without one no recipe could be had at all."""
+    """One pool's lasting no. `rung` was refused, made by this `recipe`; without one no recipe could be had at all.
+
+    `kind` is one of FAILURE_KINDS.
+    """
 
     why: str
+    kind: str = "refused"
     hold: Hold
     recipe: Recipe | None = None
     rung: Rung | None = None
@@ -31,7 +35,14 @@ class Halts:
         self._halts: dict[str, Halt] = {}
 
     def stop(
-        self, pool: str, why: str, now: float, *, recipe: Recipe | None = None, rung: Rung | None = None
+        self,
+        pool: str,
+        why: str,
+        now: float,
+        *,
+        kind: str = "refused",
+        recipe: Recipe | None = None,
+        rung: Rung | None = None,
     ) -> tuple[Halt, bool]:
         """Hold a pool's launches; return for how long, and whether the reason is news.
 
@@ -41,7 +52,7 @@ class Halts:
         same = before is not None and before.recipe == recipe
         longest = LONGEST if recipe is not None else self._look_every
         hold = next_hold(before.hold if before and same else None, now, first=FIRST, longest=longest)
-        halt = self._halts[pool] = Halt(why=why, hold=hold, recipe=recipe, rung=rung)
+        halt = self._halts[pool] = Halt(why=why, kind=kind, hold=hold, recipe=recipe, rung=rung)
         return halt, before is None or before.why != why
 
     def end(self, pool: str) -> None:

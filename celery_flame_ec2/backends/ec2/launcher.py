@@ -16,7 +16,7 @@ from .instances import tags_of
 from .limiter import Limiter
 from .offers import Held, Offer, Offers
 from .recipe import Recipe, Rung, offer_of
-from .refusals import NEXT_RUNG, Meaning, Refusal
+from .refusals import NEXT_RUNG, Meaning, Refusal, meaning_of
 from .request import run_instances_request
 from .sender import Answer, Attempt, Sender
 
@@ -59,6 +59,13 @@ class Climb:
     def last(self) -> tuple[Rung, Refusal] | None:
         """Return the last refusal, and of what."""
         return self.refusals[-1] if self.refusals else None
+
+    @property
+    def meaning(self) -> Meaning | None:
+        """Return what the last refusal means, this time or lately; None where there was none."""
+        if self.refusals:
+            return self.refusals[-1][1].meaning
+        return next((meaning_of(held.code, 400) for held in self.held.values()), None)
 
     def __str__(self) -> str:
         """Say why there are no more, in one line: the last refusal in full, those before it by their codes."""

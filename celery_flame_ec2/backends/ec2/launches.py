@@ -20,7 +20,7 @@ from .homes import Homes
 from .launcher import Climb, Launcher, Order
 from .limiter import Limiter
 from .recipe import Recipe, Rung, offer_taken, rungs
-from .refusals import PASSING, Meaning, Refusal
+from .refusals import PASSING, Meaning, Refusal, kind_of
 from .sender import Consent, Sender
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Launches:
             return runners
         if answer.meaning is Meaning.UNCLEAR:
             raise LaunchUnclear(_unclear(attempt.launch.count, str(answer)), tokens=(token,))
-        raise LaunchError(str(answer))
+        raise LaunchError(str(answer), kind=kind_of(answer.meaning))
 
     def failed(self, pool: PoolSettings | None, instance: Mapping[str, Any], why: Refusal) -> None:
         """Remember why an instance of a pool was gone before it was of use."""
@@ -122,8 +122,9 @@ class Launches:
         except Refused as exc:
             if exc.refusal.meaning in PASSING:
                 throttled = exc.refusal.meaning is Meaning.THROTTLED
-                raise LaunchError(str(exc), retry_in=JITTER + self._jittered() if throttled else None) from exc
-            raise self._stopped(self._stop(pool, str(exc))) from exc
+                retry_in = JITTER + self._jittered() if throttled else None
+                raise LaunchError(str(exc), retry_in=retry_in, kind=kind_of(exc.refusal.meaning)) from exc
+            raise self._stopped(self._stop(pool, str(exc), kind=kind_of(exc.refusal.meaning))) from exc
         except FlameError as exc:  # settings, template and image do not go together, or the bundle is not there
             raise self._stopped(self._stop(pool, str(exc))) from exc
 
@@ -154,7 +155,7 @@ class Launches:
         if not runners and climbed.wait is not None:
             return ()  # a later round may ask: nothing failed
         if not runners:
-            why = self._stopped(fresh) if fresh else LaunchError(str(climbed))
+            why = self._stopped(fresh) if fresh else LaunchError(str(climbed), kind=kind_of(climbed.meaning))
             why.retry_in = self._retry_in(self._launcher(place), climbed, fresh or halt)
             raise why
         if climbed.missing > 0:
@@ -170,7 +171,8 @@ class Launches:
             # Credentials are no part of a recipe: whether there are others shows in the next try alone.
             known = answer.meaning is Meaning.FATAL
             recipe = climbed.order.recipe if known else None
-            return self._stop(pool, f"{answer} (asked for {rung})", recipe=recipe, rung=rung if known else None)
+            why, kind = f"{answer} (asked for {rung})", kind_of(answer.meaning)
+            return self._stop(pool, why, kind=kind, recipe=recipe, rung=rung if known else None)
         if climbed.runners and not climbed.refusals and halt is None:
             self._halts.end(pool.name)
         return None
@@ -180,15 +182,23 @@ class Launches:
         waits += [self._halts.retry_in(halt, self._ticks())] if halt else []
         return min((wait for wait in waits if wait is not None), default=None)
 
-    def _stop(self, pool: PoolSettings, why: str, *, recipe: Recipe | None = None, rung: Rung | None = None) -> Halt:
-        halt, news = self._halts.stop(pool.name, why, self._ticks(), recipe=recipe, rung=rung)
+    def _stop(
+        self,
+        pool: PoolSettings,
+        why: str,
+        *,
+        kind: str = "refused",
+        recipe: Recipe | None = None,
+        rung: Rung | None = None,
+    ) -> Halt:
+        halt, news = self._halts.stop(pool.name, why, self._ticks(), kind=kind, recipe=recipe, rung=rung)
         log = logger.error if news else logger.debug
         log("pool %s: launches stop for %.0f s, or until a change: %s", pool.name, halt.hold.length, why)
         return halt
 
     def _stopped(self, halt: Halt) -> LaunchError:
         words = f"{halt.why}; this pool's launches wait for a change, and are tried again now and then"
-        return LaunchError(words, retry_in=self._halts.retry_in(halt, self._ticks()))
+        return LaunchError(words, retry_in=self._halts.retry_in(halt, self._ticks()), kind=halt.kind)
 
     def _jittered(self) -> float:
         return JITTER * self._jitter()

@@ -137,6 +137,17 @@ BY_MEANING = {
     Meaning.GONE: "it has ended",
     Meaning.FATAL: "see what EC2 says and change the pool's options",
 }  # fmt: skip
+#: What metrics and signals call it.
+KINDS = {
+    Meaning.CAPACITY: "capacity",
+    Meaning.SUBNET: "subnet",
+    Meaning.QUOTA: "quota",
+    Meaning.THROTTLED: "throttled",
+    Meaning.UNREACHABLE: "unreachable",
+    Meaning.UNCLEAR: "unanswered",
+    Meaning.CREDENTIALS: "credentials",
+    Meaning.FATAL: "refused",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,6 +209,11 @@ def ending(code: str, message: str) -> Refusal | None:
     side, _, plain = code.partition(".")
     meaning = OTHER_ENDS.get(code) or meaning_of(plain, 500 if side == "Server" else 400)
     return Refusal(meaning=meaning, action="", code=code, message=_line(message))
+
+
+def kind_of(meaning: Meaning | None) -> str:
+    """Return which of FAILURE_KINDS a launch is that was refused with this meaning."""
+    return KINDS.get(meaning, "other") if meaning is not None else "other"
 
 
 def meaning_of(code: str, status: int) -> Meaning:
