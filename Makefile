@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 UV := UV_PYTHON_DOWNLOADS=never $(BIN)/uv pip install --quiet --python $(BIN)/python
 
 SERVERS := openssl rabbitmq-server redis-server
-BROWSER := chromium
+WATCHERS := chromium prometheus
 GUESTS := debootstrap iproute2 systemd-container zstd
 
 .PHONY: demo test lint box bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
@@ -19,7 +19,7 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.tools
-	.ci/debian $(SERVERS) $(BROWSER) $(GUESTS) shellcheck
+	.ci/debian $(SERVERS) $(WATCHERS) $(GUESTS) shellcheck
 	$(BIN)/python -m tests.stages $(STAGES)
 
 lint: $(VENV)/.tools
@@ -77,7 +77,7 @@ endings: $(VENV)/.tools
 
 # pictures of the status page for docs/, taken of a burst
 screenshots: $(VENV)/.tools
-	.ci/debian $(SERVERS) $(BROWSER)
+	.ci/debian $(SERVERS) $(WATCHERS)
 	$(BIN)/python -m tests.screenshots
 
 # waves of tasks, and something that goes wrong every few seconds, in the box: MINUTES=n SEED=n BROKER=rabbitmq

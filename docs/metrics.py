@@ -26,7 +26,10 @@ scrape_configs:
 ```
 
 Scrape every parent. Each tells what it sees; only the one that acts launches, and so counts. Therefore sum counters
-over parents, and take the maximum of gauges.
+over parents, and take the maximum of gauges, as these two do:
+
+* [`extras/grafana-dashboard.json`](../extras/grafana-dashboard.json): import it in Grafana and choose your Prometheus.
+* [`extras/prometheus-alerts.yml`](../extras/prometheus-alerts.yml): name it under `rule_files` in `prometheus.yml`.
 
 Labels are pools, queues and the few words below: no series is about a single runner, so their number does not grow
 with the fleet. What is not known has no value: an unknown queue is never an empty one.

@@ -41,4 +41,4 @@ def servers_or_skip() -> Iterator[None]:
     except ServerMissing as exc:
         if os.environ.get("CI") == "true":
             raise
-        pytest.skip(f"{exc}: apt-get install redis-server rabbitmq-server chromium")
+        pytest.skip(f"{exc}: apt-get install redis-server rabbitmq-server chromium prometheus")

@@ -7,6 +7,7 @@ Where util-linux is installed a server also dies with the thread that started it
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -14,11 +15,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.parse
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tests.waiting import wait_until
 
@@ -355,6 +358,43 @@ class RabbitServer(Server):
         self.stop()
         self.epmd.stop()
         super().close()
+
+
+class PrometheusServer(Server):
+    """A Prometheus that asks one target for metrics, twice a second, and evaluates these rules as often."""
+
+    name = "prometheus"
+
+    def __init__(self, target: str, rules: Path) -> None:
+        super().__init__()
+        configuration = {
+            "global": {"scrape_interval": "500ms", "evaluation_interval": "500ms"},
+            "rule_files": [str(rules)],
+            "scrape_configs": [{"job_name": "flame", "static_configs": [{"targets": [target]}]}],
+        }
+        (self.directory / "prometheus.yml").write_text(json.dumps(configuration))  # JSON is YAML
+
+    def command(self) -> Sequence[str]:
+        return [
+            find_program("prometheus"), f"--config.file={self.directory}/prometheus.yml",
+            f"--storage.tsdb.path={self.directory}/data", f"--web.listen-address=127.0.0.1:{self.port}",
+        ]  # fmt: skip
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def answers(self) -> bool:
+        return self.talk(b"GET /-/ready HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.0 200")
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return what an expression is now."""
+        words = urllib.parse.urlencode({"query": expression})
+        try:
+            with urllib.request.urlopen(f"{self.url}/api/v1/query?{words}", timeout=10) as answer:
+                return list(json.load(answer)["data"]["result"])
+        except urllib.error.HTTPError as exc:
+            raise ValueError(f"{expression}: {exc.read().decode()}") from exc
 
 
 class MotoServer(Server):
