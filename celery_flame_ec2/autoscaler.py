@@ -38,20 +38,21 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
 
     def __init__(self, pool: Any, max_concurrency: int, min_concurrency: int = 0, worker: Any = None, **options: Any):
         super().__init__(pool, max_concurrency, min_concurrency, worker=worker, **options)
-        self._service: Service | None = None
+        #: What sizes pools; None in a FLAME child.
+        self.service: Service | None = None
         self._page: Page | None = None
         if isinstance(getattr(worker, "app", None), Celery):
             _refuse_fixed_pool(pool)
             _do_not_hoard(worker)
-            self._service = self._prepare(worker.app)
-        if self._service is not None:
-            self._thread = threading.Thread(target=self._service.run, name="flame-service", daemon=True)
+            self.service = self._prepare(worker.app)
+        if self.service is not None:
+            self._thread = threading.Thread(target=self.service.run, name="flame-service", daemon=True)
             signals.worker_ready.connect(self._start_service)
             signals.worker_shutdown.connect(self._stop_service)
 
     def info(self) -> dict[str, Any]:
         """Return what `celery inspect stats` shows, of the local processes and of the pools."""
-        pools = {} if self._service is None else {"flame": self._service.overview().brief()}
+        pools = {} if self.service is None else {"flame": self.service.overview().brief()}
         return {**super().info(), **pools}
 
     def _prepare(self, app: Celery) -> Service | None:
@@ -94,8 +95,8 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
     def _stop_service(self, **_: Any) -> None:
         if self._page is not None:
             self._page.stop()
-        if self._service is not None and self._thread.is_alive():
-            self._service.stop()
+        if self.service is not None and self._thread.is_alive():
+            self.service.stop()
             self._thread.join(STOP_PATIENCE)
 
 

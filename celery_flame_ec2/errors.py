@@ -11,6 +11,7 @@ FlameError
 ├── LeaseError          another parent may be acting
 ├── HoldingsError       Redis did not say, or take back, what runners hold
 ├── OrderError          runners cannot be told to take work, or none
+├── OverrideError      an operator's decision for a pool is refused, or cannot be noted
 ├── BoardError          the board, where runners pin their words, did not answer
 ├── PageError           the status page cannot be served
 ├── MetadataError       instance metadata did not answer
@@ -103,6 +104,10 @@ class HoldingsError(FlameError):
 
 class OrderError(FlameError):
     """Raised when runners cannot be told to take no more work, or to take it again."""
+
+
+class OverrideError(FlameError):
+    """Raised when what an operator decided for a pool is refused, or cannot be noted or read."""
 
 
 class BoardError(FlameError):

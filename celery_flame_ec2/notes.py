@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import LeaseError
+from .errors import LeaseError, OverrideError
 from .lease import Lease
+from .override import Override, Request, dumped, loaded
 from .policy import Failures
 from .runner import Launch
 
@@ -94,11 +95,13 @@ class Standing:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
-    """What was found: launches no listing may show yet, each pool's standing by its name, and who acts (or did)."""
+    """What was found: launches no listing may show yet, who acts (or did), and by pool's name how it stands with it
+    and what an operator decided for it."""
 
     launches: tuple[Launch, ...] = ()
     standings: Mapping[str, Standing] = field(default_factory=dict)
     leader: str = ""
+    overrides: Mapping[str, Override] = field(default_factory=dict)
 
 
 class Notes:
@@ -118,6 +121,7 @@ class Notes:
 
         Raises:
             LeaseError: the store did not answer.
+            OverrideError: another version decided something.
         """
         self._left = self._lease.notes()
         launches = _named(self._left, LAUNCH)
@@ -126,6 +130,7 @@ class Notes:
             launches=tuple(_launch(token, note) for token, note in launches.items()),
             standings=self._standings,
             leader=str(_loaded(self._left.get(LEADER, "{}")).get("at", "")),
+            overrides=read_overrides(self._lease),
         )
 
     def announce(self, launch: Launch) -> None:
@@ -170,6 +175,33 @@ class Notes:
                 self._left.pop(name, None)
             else:
                 self._left[name] = text
+
+
+def read_overrides(lease: Lease) -> dict[str, Override]:
+    """Return what operators decided, by pool; anybody may.
+
+    Raises:
+        LeaseError: the store did not answer.
+        OverrideError: another version decided something.
+    """
+    return {pool: loaded(text) for pool, text in lease.overrides().items()}
+
+
+def write_overrides(lease: Lease, request: Request, now: float) -> dict[str, Override]:
+    """Note what an operator asks for; anybody may. Return what is decided for these pools then.
+
+    Raises:
+        LeaseError: the store did not answer.
+    """
+    found, decided = lease.overrides(), {}
+    for pool in request.pools:
+        try:
+            before = loaded(found[pool]) if pool in found else Override()
+        except OverrideError:  # what cannot be read shall not stand in the way
+            before = Override()
+        decided[pool] = request.applied(before, now)
+    lease.override({pool: dumped(override) for pool, override in decided.items()})
+    return decided
 
 
 def me() -> str:

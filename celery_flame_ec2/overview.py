@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .notes import Bill, Ended, Learned, Standing, billed
+from .override import Override
 from .policy import Demand, Unknown, pause
 from .pool import Pool, in_words
 from .queues import Depth, Measurement
@@ -196,7 +197,7 @@ def pool_overview(
         concurrency=settings.max_concurrency,
         states={state.value: sum(runner.state is state for runner in runners) for state in RunnerState},
         unclear=pool.roster.unclear(now),
-        override=None,
+        override=_override(pool.override, now),
         breaker=_breaker(standing, now),
         plan=None if (plan := pool.plan) is None else in_words(plan),
         last_decision=_decision(standing, now),
@@ -270,6 +271,12 @@ def _breaker(standing: Standing, now: float) -> BreakerOverview | None:
         return None
     retry_in = round(max(0.0, pause(failures, now)), 1)
     return BreakerOverview(failed=failures.count, cause=failures.cause, at=failures.at, retry_in=retry_in)
+
+
+def _override(override: Override, now: float) -> OverrideOverview | None:
+    if not override:
+        return None
+    return OverrideOverview(**dataclasses.asdict(override), ago=_ago(override.at, now))
 
 
 def _decision(standing: Standing, now: float) -> DecisionOverview | None:

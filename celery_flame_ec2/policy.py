@@ -130,8 +130,8 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     if isinstance(fleet, Unknown) or isinstance(demand, Unknown):
         return Plan(held=True, reason=unknown.why)  # type: ignore[union-attr]
     outlook = _outlook(pool, demand, fleet, now)
-    uncordon = _cordoned(fleet)[: max(0, outlook.keep - fleet.count(RunnerState.UP), outlook.missing)]
-    here = _here(fleet)
+    here, up = _here(fleet), fleet.count(RunnerState.UP)
+    uncordon = _cordoned(fleet)[: max(0, min(max(outlook.keep - up, outlook.missing), pool.max - here))]
     wanted = min(pool.max, max(pool.min, here + outlook.missing))
     launch = min(wanted - here - len(uncordon), room(pool, fleet))
     short = outlook.missing - len(uncordon) > max(0, launch)
@@ -139,7 +139,7 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     if launch > 0:
         return _launch(pool, fleet, launch, Plan(wanted=wanted, uncordon=uncordon, reason=reason), now)
     settled = demand.past.arrivals.known and not uncordon
-    surplus = fleet.count(RunnerState.UP) - outlook.keep if settled else 0
+    surplus = up - (min(outlook.keep, pool.max) if settled else pool.max)  # max may have been lowered
     return Plan(wanted=wanted, uncordon=uncordon, cordon=_least_busy(fleet, surplus), reason=reason)
 
 
@@ -252,11 +252,10 @@ def _cordoned(fleet: Fleet) -> tuple[str, ...]:
 
 
 def _least_busy(fleet: Fleet, count: int) -> tuple[str, ...]:
-    """Return the ids of so many runners that are up; never those that are to stay."""
-    if count <= 0:
-        return ()
-    up = [runner for runner in fleet.runners if runner.state is RunnerState.UP and not runner.warm]
-    return tuple(runner.id for runner in sorted(up, key=lambda runner: (runner.active, runner.launched_at))[:count])
+    """Return the ids of so many runners that are up; those that do not idle out last."""
+    up = [runner for runner in fleet.runners if runner.state is RunnerState.UP]
+    up.sort(key=lambda runner: (runner.warm, runner.active, runner.launched_at))
+    return tuple(runner.id for runner in up[: max(0, count)])
 
 
 def _in_words(demand: Demand, outlook: _Outlook) -> str:

@@ -16,6 +16,7 @@ from .experience import ENOUGH, LASTING, Arrivals, Experience, Work
 from .lifetime import kind_of
 from .notes import ENDINGS, LONGEST_REASON, Bill, Ended, Learned, Left, Standing
 from .orders import Order, Orders
+from .override import Override, bounded, explained
 from .parent import Parent
 from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
 from .presence import REPEAT, Word
@@ -45,6 +46,8 @@ class Pool:
         self.plan: Plan | None = None
         #: The last decision that changed something, and when it was made.
         self.news, self.news_at = "", 0.0
+        #: What an operator decided.
+        self.override = Override()
         #: For the runners that ended.
         self.bill = Bill()
         #: The last runners that ended, the newest last.
@@ -115,6 +118,7 @@ class Pool:
         for launch in left.launches:
             if launch.pool == self.settings.name and launch.token not in self.roster.open_tokens:
                 self.roster.asked(launch, now, tries=0)
+        self.overrule(left.overrides.get(self.settings.name, Override()))
         standing = left.standings.get(self.settings.name)
         if standing is not None:
             self.endings, self.bill = standing.endings, standing.bill
@@ -138,6 +142,12 @@ class Pool:
             release=self._backend.release(self.settings),
         )
 
+    def overrule(self, override: Override) -> None:
+        """Take in what an operator decided."""
+        if override != self.override:
+            logger.info("pool %s: %s", self.settings.name, override or f"no longer {self.override}")
+            self.override = override
+
     def tell(self, now: float, *, hears: bool) -> None:
         """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
         told: dict[str, str] = {}
@@ -157,7 +167,8 @@ class Pool:
 
     def decide(self, demand: Demand | Unknown, now: float, *, listing: Unknown | None) -> Plan:
         """Plan this round. `listing` says why the fleet is unknown."""
-        plan = self._policy(self.settings, demand, listing or self.fleet(now), now)
+        wanted = self._policy(bounded(self.settings, self.override), demand, listing or self.fleet(now), now)
+        plan = explained(wanted, self.override)
         log = logger.debug
         if self._is_news(plan):
             log, self.news, self.news_at = logger.info, in_words(plan), round(now, 1)
@@ -169,7 +180,7 @@ class Pool:
         """Do what the plan says, never beyond `max`; return whether there may be other runners now."""
         asked_again = self._ask_again(plan, now)
         # What was asked for again may be what the plan wants: the next round knows.
-        launch = 0 if asked_again else min(plan.launch, room(self.settings, self.fleet(now)))
+        launch = 0 if asked_again else min(plan.launch, room(bounded(self.settings, self.override), self.fleet(now)))
         warm = min(plan.warm, launch)
         for is_warm, count in ((True, warm), (False, launch - warm)):
             if count > 0:

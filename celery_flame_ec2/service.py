@@ -9,6 +9,7 @@ import logging
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,11 +18,12 @@ from celery import Celery
 from . import signals
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, OverrideError, SettingsError
 from .holdings import open_holdings
 from .lease import Guarded, Lease
-from .notes import Left, Notes, Standing, me
+from .notes import Left, Notes, Standing, me, read_overrides, write_overrides
 from .orders import Order
+from .override import Override, Request
 from .overview import LeaseOverview, Overview, PoolOverview, pool_overview, total
 from .policy import Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
@@ -45,6 +47,8 @@ LISTED_TTL, LONGEST_TTL = 0.01, 30.0
 STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
 #: Seconds between two looks of a parent that stands by at what the one that acts noted.
 NOTES_TTL = 10.0
+#: Seconds between two looks of the parent that acts at what operators decided.
+OVERRIDES_TTL = 3.0
 NOT_YET = Unknown(why="the queues were not measured yet")
 
 
@@ -88,6 +92,9 @@ class Service:
         self._notes = Notes(self._lease)
         #: What the parent that acts noted, and when that was read.
         self._left, self._left_at = Left(), float("-inf")
+        #: What operators ask of this parent, from other threads, and when it was last read what they decided.
+        self._requests: deque[Request] = deque()
+        self._overrides_at = float("-inf")
         self._term: int | None = None
         self._backend = Guarded(backend, self._acts, self._announce)
         self._local = local
@@ -157,6 +164,8 @@ class Service:
         Without the lease it is only looked, so that the round with which this parent takes over knows the runners.
         """
         self._take_over()
+        with self._going_on("what operators decided"):
+            self._overrule()
         demands = self.look()
         if not self._acts():
             return
@@ -183,6 +192,10 @@ class Service:
             pool.look(mine.get(name), words, began, hears=self._watch.hears(name), since=since)
         self._last_demands = self._demands()
         return self._last_demands
+
+    def request(self, request: Request) -> None:
+        """Note in the next round what an operator asks for; from any thread."""
+        self._requests.append(request)
 
     def listen(self, seconds: float) -> None:
         """Hear runners for so long; returns early where nothing can be heard."""
@@ -256,13 +269,28 @@ class Service:
                 self._adopt()
                 self._term = term  # not of the lease: it may have been another's while the notes were read
 
+    def _overrule(self) -> None:
+        """Note what operators ask for, and take in what they decided; what is not known stays as it was."""
+        while self._requests:
+            write_overrides(self._lease, self._requests[0], self._now())
+            self._requests.popleft()
+            self._overrides_at = float("-inf")
+        if self._monotonic() - self._overrides_at >= OVERRIDES_TTL:
+            self._read_overrides()
+
+    def _read_overrides(self) -> None:
+        self._overrides_at = self._monotonic()
+        found = read_overrides(self._lease)
+        for pool in self.pools:
+            pool.overrule(found.get(pool.settings.name, Override()))
+
     def _read_along(self) -> None:
         """Read now and then what the parent that acts notes, for who asks this one how it stands."""
         if self._monotonic() - self._left_at >= NOTES_TTL:
             self._left_at = self._monotonic()
             try:
                 self._left = self._notes.read()
-            except LeaseError as exc:
+            except (LeaseError, OverrideError) as exc:
                 self._complain("lease", exc)
 
     def _adopt(self) -> None:
@@ -270,6 +298,11 @@ class Service:
         left, now = self._notes.read(), self._now()
         for pool in self.pools:
             pool.adopt(left, now)
+
+    @property
+    def acts(self) -> bool:
+        """Whether this parent is the one that acts; from any thread."""
+        return self._acts()
 
     def _acts(self) -> bool:
         """Tell whether this parent has held the lease since this round began to look."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from .. import remote  # noqa: F401  so that `celery inspect` and `celery control` know of flame
 from ..errors import FlameError
 
 #: The commands, each with its module and its name there. Imported by who asks for them: a runner that starts would
@@ -16,10 +17,13 @@ COMMANDS = {
     "cordon": ("cordon", "cordon"),
     "doctor": ("doctor", "doctor"),
     "iam-policy": ("iam_policy", "iam_policy"),
+    "pause": ("override", "pause"),
     "plan": ("show", "plan"),
     "reap": ("reap", "reap"),
     "record": ("record", "record"),
     "release": ("release", "release"),
+    "resume": ("override", "resume"),
+    "scale": ("override", "scale"),
     "serve": ("serve", "serve"),
     "simulate": ("simulate", "simulate_"),
     "status": ("status", "status"),

@@ -13,7 +13,7 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_UNAVAILABLE
 
 from ..config import Settings
-from ..errors import HoldingsError, LeaseError
+from ..errors import HoldingsError, LeaseError, OverrideError
 from ..holdings import open_holdings
 from ..lease import Lease, open_lease
 from ..notes import Left, Notes
@@ -44,7 +44,7 @@ def seen(app: Celery, settings: Settings) -> tuple[Overview, bool]:
     """Look once; return how it stands, and whether broker and compute backend told all."""
     lease = open_lease(app, settings)
     left, trouble = _noted(lease)
-    service, demands = look(app, settings, lease=lease)
+    service, demands = look(app, settings, left, lease)
     overview = dataclasses.replace(
         service.overview(left), acts=None, notes_unknown=trouble, held=_held(app, settings, service.measurement)
     )
@@ -56,7 +56,7 @@ def _noted(lease: Lease) -> tuple[Left, str | None]:
     try:
         lease.ask()
         return Notes(lease).read(), None
-    except LeaseError as exc:
+    except (LeaseError, OverrideError) as exc:
         return Left(), str(exc)
 
 

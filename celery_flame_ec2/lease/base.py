@@ -77,6 +77,20 @@ class Store(Protocol):
             LeaseError: the store did not answer, or refused; then all or none may have been written.
         """
 
+    def overrides(self) -> dict[str, str]:
+        """Return what operators decided, by pool.
+
+        Raises:
+            LeaseError: the store did not answer, or refused.
+        """
+
+    def override(self, changes: Mapping[str, str | None]) -> None:
+        """Write what an operator decided, by pool, and take away what is None; anybody may, whoever holds the lease.
+
+        Raises:
+            LeaseError: the store did not answer, or refused.
+        """
+
 
 class Lease:
     """Says whether this parent is the one that acts.
@@ -87,6 +101,8 @@ class Lease:
 
     def __init__(self, store: Store | None = None, *, clock: Callable[[], float] | None = None) -> None:
         self._store = store
+        #: Whether other processes know what is written here.
+        self.shared = store is not None
         #: In words, for a log.
         self.place = store.place if store else "no lease"
         self._clock = clock or _since_boot
@@ -98,6 +114,7 @@ class Lease:
         self._told: int | None = None
         self._trouble = False
         self._complaint, self._complained_at = "", float("-inf")
+        self._overrides: dict[str, str] = {}
         self._stop = threading.Event()
 
     def holds(self) -> bool:
@@ -154,6 +171,17 @@ class Lease:
             LeaseError: the store did not answer.
         """
         return {} if self._store is None else self._store.notes()
+
+    def overrides(self) -> dict[str, str]:
+        """Return what operators decided, by pool; see `Store.overrides`."""
+        return dict(self._overrides) if self._store is None else self._store.overrides()
+
+    def override(self, changes: Mapping[str, str | None]) -> None:
+        """Write what an operator decided; see `Store.override`. Without a store only this process knows of it."""
+        if self._store is not None:
+            self._store.override(changes)
+        else:
+            self._overrides = kept({**self._overrides, **changes})
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         """Note something for the next holder, or take a note away; see `Store.note`.
@@ -212,6 +240,11 @@ class Lease:
         if str(exc) != self._complaint or now - self._complained_at >= COMPLAIN_EVERY:
             self._complaint, self._complained_at = str(exc), now
             logger.error("lease: %s", exc)
+
+
+def kept(changed: Mapping[str, str | None]) -> dict[str, str]:
+    """Return what is left of notes that were changed: those that are not None."""
+    return {name: text for name, text in changed.items() if text is not None}
 
 
 def read_notes(text: bytes, place: str) -> dict[str, str]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import LeaseError
-from .base import read_notes
+from .base import kept, read_notes
 
 
 class FileStore:
@@ -23,6 +24,7 @@ class FileStore:
 
     def __init__(self, path: Path) -> None:
         self._path, self._notes = path, path.with_name(f"{path.name}.notes")
+        self._overrides = path.with_name(f"{path.name}.overrides")
         self._file = -1
         self.place = str(path)
 
@@ -56,22 +58,17 @@ class FileStore:
         return 0.0
 
     def notes(self) -> dict[str, str]:
-        try:
-            text = self._notes.read_bytes()
-        except FileNotFoundError:
-            return {}
-        except OSError as exc:
-            raise LeaseError(f"{self._notes}: {exc.strerror or exc}") from exc
-        return read_notes(text, str(self._notes))
+        return _read(self._notes)
 
     def note(self, changes: Mapping[str, str | None]) -> None:
-        kept = {name: text for name, text in {**self.notes(), **changes}.items() if text is not None}
-        fresh = self._notes.with_name(f"{self._notes.name}.new")
-        try:
-            fresh.write_text(json.dumps(kept))
-            fresh.replace(self._notes)
-        except OSError as exc:
-            raise LeaseError(f"{self._notes}: {exc.strerror or exc}") from exc
+        _write(self._notes, {**self.notes(), **changes})
+
+    def overrides(self) -> dict[str, str]:
+        return _read(self._overrides)
+
+    def override(self, changes: Mapping[str, str | None]) -> None:
+        with _alone(self._overrides):
+            _write(self._overrides, {**self.overrides(), **changes})
 
     def _open(self) -> int:
         self.give_up()
@@ -85,3 +82,34 @@ class FileStore:
             return self._file >= 0 and os.path.samestat(os.fstat(self._file), self._path.stat())
         except FileNotFoundError:
             return False
+
+
+def _read(path: Path) -> dict[str, str]:
+    try:
+        text = path.read_bytes()
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise LeaseError(f"{path}: {exc.strerror or exc}") from exc
+    return read_notes(text, str(path))
+
+
+def _write(path: Path, changed: Mapping[str, str | None]) -> None:
+    fresh = path.with_name(f"{path.name}.new")
+    try:
+        fresh.write_text(json.dumps(kept(changed)))
+        fresh.replace(path)
+    except OSError as exc:
+        raise LeaseError(f"{path}: {exc.strerror or exc}") from exc
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Keep others from changing what they read meanwhile."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with path.with_name(f"{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+    except OSError as exc:
+        raise LeaseError(f"{path}: {exc.strerror or exc}") from exc

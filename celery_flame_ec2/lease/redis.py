@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kombu.connection import Connection
@@ -28,6 +28,13 @@ redis.call('EXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
+#: Key: what operators decided. Arguments: how many words to write (names and texts in turn), these, names to take away.
+OVERRIDE = """
+local last = 1 + tonumber(ARGV[1])
+for at = 2, last, 2 do redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) end
+for at = last + 1, #ARGV do redis.call('HDEL', KEYS[1], ARGV[at]) end
+"""
+
 
 class RedisStore:
     """A lease in one key, under redis-py's own lock, over a connection made with the app's own options.
@@ -41,6 +48,7 @@ class RedisStore:
         self._connection: Any = connection
         self._aside: Any = connection.clone()  # notes are not written by the thread that renews the lease
         self._key, self._notes = f"flame:lease:{owner}", f"flame:notes:{owner}"
+        self._overrides = f"flame:overrides:{owner}"
         self._holder = new_holder()
         self._lock: Any = None
         self.place = f"{self._key} in {self._connection.as_uri()}"
@@ -68,21 +76,24 @@ class RedisStore:
         return max(0.0, int(milliseconds) / 1000)
 
     def notes(self) -> dict[str, str]:
-        flat = [_text(word) for word in self._run(READ)]
-        return dict(zip(flat[::2], flat[1::2], strict=True))
+        return _by_name(self._run(READ))
 
     def note(self, changes: Mapping[str, str | None]) -> None:
-        written = [word for name, text in changes.items() if text is not None for word in (name, text)]
-        gone = [name for name, text in changes.items() if text is None]
-        if not self._run(WRITE, self._holder, NOTES_TTL, len(written), *written, *gone):
+        if not self._run(WRITE, self._holder, NOTES_TTL, *_words(changes)):
             raise LeaseError(f"{self.place}: nothing is noted: another parent holds the lease")
 
-    def _run(self, script: str, *words: str | int) -> Any:
-        """Run a script on notes and lease: of the commands on a hash only scripts get the prefix of the app's keys."""
+    def overrides(self) -> dict[str, str]:
+        return _by_name(self._run(READ, on=self._overrides))
+
+    def override(self, changes: Mapping[str, str | None]) -> None:
+        self._run(OVERRIDE, *_words(changes), on=self._overrides)
+
+    def _run(self, script: str, *words: str | int, on: str = "") -> Any:
+        """Run a script on a hash (the notes) and the lease: commands on hashes lack the app's prefix."""
         try:
             opened = channel(self._aside)
             # kombu prefixes the first key of a script alone
-            keys = [self._notes, f"{opened.global_keyprefix}{self._key}"]
+            keys = [on or self._notes, f"{opened.global_keyprefix}{self._key}"]
             return opened.client.register_script(script)(keys=keys, args=words)
         except (RedisError, KombuError, OSError) as exc:
             drop(self._aside)
@@ -107,6 +118,17 @@ class RedisStore:
         """Forget the connection; the next request may go to another broker of a failover list."""
         self._lock = None
         drop(self._connection)
+
+
+def _words(changes: Mapping[str, str | None]) -> list[str | int]:
+    """Return changes as scripts take them."""
+    written = [word for name, text in changes.items() if text is not None for word in (name, text)]
+    return [len(written), *written, *(name for name, text in changes.items() if text is None)]
+
+
+def _by_name(flat: Iterable[bytes | str]) -> dict[str, str]:
+    words = [_text(word) for word in flat]
+    return dict(zip(words[::2], words[1::2], strict=True))
 
 
 def _text(value: bytes | str) -> str:

@@ -14,7 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ..errors import LeaseError
 from ..s3 import open_client
-from .base import MARGIN, REQUEST_TIMEOUT, TTL, new_holder, read_notes
+from .base import MARGIN, REQUEST_TIMEOUT, TTL, kept, new_holder, read_notes
 
 #: Another parent wrote, or writes at this moment, or deleted.
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
@@ -38,6 +38,7 @@ class S3Store:
         parts = urlsplit(url)
         self._object = {"Bucket": parts.netloc, "Key": parts.path.lstrip("/")}
         self._beside = {**self._object, "Key": f"{self._object['Key']}.notes"}
+        self._decided = {**self._object, "Key": f"{self._object['Key']}.overrides"}
         self._clock = clock
         self._holder = new_holder()
         self._ours: str | None = None
@@ -78,17 +79,31 @@ class S3Store:
             self.notes()
         etag, before = self._noted or ("", {})
         self._noted = None  # until it is known what came of this
-        kept = {name: text for name, text in {**before, **changes}.items() if text is not None}
-        answer = self._put_notes(kept, etag)
+        fresh = kept({**before, **changes})
+        answer = self._put_notes(fresh, etag)
         if answer is None:
             raise LeaseError(f"{self.place}: nothing is noted: another parent wrote its notes meanwhile")
-        self._noted = (answer[0], kept)
+        self._noted = (answer[0], fresh)
 
-    def _put_notes(self, kept: Mapping[str, str], etag: str) -> tuple[str, bytes] | None:
-        if etag and not kept:
+    def overrides(self) -> dict[str, str]:
+        return self._read_overrides()[1]
+
+    def override(self, changes: Mapping[str, str | None]) -> None:
+        for _ in range(_ATTEMPTS):
+            etag, before = self._read_overrides()
+            body = json.dumps(kept({**before, **changes})).encode()
+            if self._ask("put_object", self._decided, but=_LOST, Body=body, **_unchanged(etag)) is not None:
+                return
+        raise LeaseError(f"{self.place}.overrides: another writes it all the time; try again")
+
+    def _read_overrides(self) -> tuple[str, dict[str, str]]:
+        answer = self._ask("get_object", self._decided, but=_MISSING)
+        return (answer[0], read_notes(answer[1], f"{self.place}.overrides")) if answer else ("", {})
+
+    def _put_notes(self, notes: Mapping[str, str], etag: str) -> tuple[str, bytes] | None:
+        if etag and not notes:
             return self._ask("delete_object", self._beside, but=_LOST, IfMatch=etag)
-        condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        return self._ask("put_object", self._beside, but=_LOST, Body=json.dumps(kept).encode(), **condition)
+        return self._ask("put_object", self._beside, but=_LOST, Body=json.dumps(notes).encode(), **_unchanged(etag))
 
     def _opening(self) -> dict[str, str] | None:
         """Return the condition under which the lease can be had now; None while another's is good."""
@@ -129,6 +144,11 @@ class S3Store:
             raise LeaseError(f"{self.place}: {_advice(code)}{exc}") from exc
         except BotoCoreError as exc:
             raise LeaseError(f"{self.place}: {exc}") from exc
+
+
+def _unchanged(etag: str) -> dict[str, str]:
+    """Return the condition that nobody wrote since; without a tag, that nobody did at all."""
+    return {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
 
 
 def _client(region: str | None, endpoint: str | None) -> Any:

@@ -14,7 +14,7 @@ from celery_flame_ec2.backends.base import Backend, unrecorded
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import LeaseError, SettingsError
 from celery_flame_ec2.lease import Guarded, Lease
-from celery_flame_ec2.lease.base import MARGIN, TTL
+from celery_flame_ec2.lease.base import MARGIN, TTL, kept
 from celery_flame_ec2.runner import Runner
 from celery_flame_ec2.service import Service
 from tests.clock import Clock
@@ -29,6 +29,7 @@ class Cell:
         self.holder: object = None
         self.until = 0.0
         self.notes: dict[str, str] = {}
+        self.overrides: dict[str, str] = {}
 
 
 class CellStore:
@@ -62,6 +63,12 @@ class CellStore:
         found = dict(self.cell.notes)
         self.read()
         return found
+
+    def overrides(self) -> dict[str, str]:
+        return dict(self.cell.overrides)
+
+    def override(self, changes: Mapping[str, str | None]) -> None:
+        self.cell.overrides = kept({**self.cell.overrides, **changes})
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         kept = {**self.cell.notes, **changes}

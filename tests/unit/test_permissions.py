@@ -185,7 +185,8 @@ def test_a_name_is_never_a_wildcard() -> None:
     assert "arn:aws:ec2:eu-central-1:123456789012:key-pair/${*}${$}{x}" in on(
         "ec2:RunInstances", ground(key_name="*${x}")
     )
-    assert on("s3:PutObject", ground(lease="s3://b/a?c*")) == {"arn:aws:s3:::b/a${?}c${*}"}
+    written = on("s3:PutObject", ground(lease="s3://b/a?c*"))
+    assert written == {f"arn:aws:s3:::b/a${{?}}c${{*}}{end}" for end in ("", ".notes", ".overrides")}
 
 
 # what is read
@@ -246,11 +247,12 @@ def test_the_next_release_beside_this_one_needs_no_other_policy(url: str, object
     assert lists == ([("arn:aws:s3:::r", {"StringLike": {"s3:prefix": prefix}})] if prefix else [])
 
 
-def test_a_lease_in_s3_is_one_object() -> None:
+def test_a_lease_in_s3_is_one_object_with_its_notes_and_what_operators_decided_beside_it() -> None:
     here = ground(lease="s3://releases/flame/lease/shop@redis/0")
     lease = "arn:aws:s3:::releases/flame/lease/shop@redis/0"
-    assert on("s3:GetObject", here) == {lease, "arn:aws:s3:::releases/shop/*.tar.gz"}
-    assert on("s3:PutObject", here) == on("s3:DeleteObject", here) == {lease}
+    its = {lease, f"{lease}.notes", f"{lease}.overrides"}
+    assert on("s3:GetObject", here) == {*its, "arn:aws:s3:::releases/shop/*.tar.gz"}
+    assert on("s3:PutObject", here) == on("s3:DeleteObject", here) == its
 
 
 def test_a_runner_writes_words_and_reads_orders_and_a_parent_reads_words_and_writes_orders() -> None:

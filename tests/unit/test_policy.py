@@ -221,6 +221,18 @@ def test_min_and_warm_runners_are_never_cordoned() -> None:
     assert plan(dataclasses.replace(POOL, min=2), idle, fleet(UP, UP), NOW).cordon == ()
 
 
+def test_warm_runners_above_min_are_cordoned_after_the_others() -> None:
+    idle = Demand(waiting=0, past=LONG)
+    three = Fleet(runners=(runner(0, UP, warm=True), runner(1, UP, warm=True), runner(2, UP)))
+    assert plan(dataclasses.replace(POOL, min=1), idle, three, NOW).cordon == ("i-2", "i-0")
+
+
+def test_runners_above_a_max_that_was_lowered_are_cordoned_at_once_and_none_is_taken_back_for_it() -> None:
+    pool, busy = dataclasses.replace(POOL, max=2), Demand(waiting=500, running=9)
+    decided = plan(pool, busy, fleet(UP, UP, UP, CORDONED), NOW)
+    assert (len(decided.cordon), decided.uncordon, decided.launch) == (1, (), 0)
+
+
 def test_what_the_parents_own_processes_serve_needs_no_runners() -> None:
     past = taught(runtime=5.0, arriving=0.8)
     assert len(plan(POOL, Demand(waiting=0, past=past), fleet(*[UP] * 3), NOW).cordon) == 1

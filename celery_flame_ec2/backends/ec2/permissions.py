@@ -223,7 +223,8 @@ def _parameter(ground: Ground, name: str) -> str:
 
 def _lease(ground: Ground) -> Iterable[str]:
     bucket, _, key = ground.lease.removeprefix("s3://").partition("/")
-    return [ground.object(bucket, _literal(key))] if ground.lease else []
+    beside = ("", ".notes", ".overrides")
+    return [ground.object(bucket, f"{_literal(key)}{end}") for end in beside] if ground.lease else []
 
 
 def _board(ground: Ground) -> tuple[str, str]:
