@@ -103,7 +103,7 @@ class Service:
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._epoch = clock() - monotonic()
-        self._watch = watch or Watch(app, owner=settings.owner, board=settings.board, clock=self._now)
+        self._watch = watch or Watch(app, owner=settings.owner, board=settings.board, clock=self.now)
         holdings = open_holdings(app, settings.owner)
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
@@ -183,7 +183,7 @@ class Service:
 
     def look(self) -> Mapping[str, Demand | Unknown]:
         """Measure queues and list runners; return each pool's demand by its name."""
-        began = self._now()  # a listing may take long, and shows what there was when it began
+        began = self.now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
         self._watch.catch_up(anew=self._misses_some())
         words, since = self._watch.words, self._watch.since if self._lost_at > float("-inf") else 0.0
@@ -215,7 +215,7 @@ class Service:
 
         `left` is what the parent that acts noted. This one knows it if it acts itself, or else from its last look.
         """
-        acts, now = self._acts(), self._now()
+        acts, now = self._acts(), self.now()
         if left is None:
             left = self._own_left() if acts else self._left
         pools = tuple(self._pool_overview(pool, left, now) for pool in self.pools)
@@ -250,7 +250,7 @@ class Service:
             seconds_left=round(left, 1) if left is not None and bounded else None,
         )
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Return the seconds since the epoch, by a clock that is not set while the service runs."""
         return self._epoch + self._monotonic()
 
@@ -272,7 +272,7 @@ class Service:
     def _overrule(self) -> None:
         """Note what operators ask for, and take in what they decided; what is not known stays as it was."""
         while self._requests:
-            write_overrides(self._lease, self._requests[0], self._now())
+            write_overrides(self._lease, self._requests[0], self.now())
             self._requests.popleft()
             self._overrides_at = float("-inf")
         if self._monotonic() - self._overrides_at >= OVERRIDES_TTL:
@@ -295,7 +295,7 @@ class Service:
 
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
-        left, now = self._notes.read(), self._now()
+        left, now = self._notes.read(), self.now()
         for pool in self.pools:
             pool.adopt(left, now)
 
@@ -311,19 +311,19 @@ class Service:
     def _announce(self, launch: Launch) -> None:
         """Note a launch before it is asked for: whoever acts next must count it, seen or not."""
         self._notes.announce(launch)
-        self._by_name[launch.pool].roster.asked(launch, self._now())
+        self._by_name[launch.pool].roster.asked(launch, self.now())
 
     def _keep_notes(self) -> None:
-        now = self._now()
+        now = self.now()
         in_flight = {token for pool in self.pools for token in pool.roster.in_flight(now)}
         self._notes.keep(in_flight, {pool.settings.name: pool.standing for pool in self.pools})
 
     # acting
 
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
-        pool.tell(self._now(), hears=self._watch.since is not None and self._watch.hears(pool.settings.name))
-        plan = pool.decide(demand, self._now(), listing=self.unlisted(pool.settings.name))
-        if pool.act(plan, self._now()):
+        pool.tell(self.now(), hears=self._watch.since is not None and self._watch.hears(pool.settings.name))
+        plan = pool.decide(demand, self.now(), listing=self.unlisted(pool.settings.name))
+        if pool.act(plan, self.now()):
             self._listed_at = float("-inf")
 
     def _give_back(self) -> None:
@@ -350,7 +350,7 @@ class Service:
         """End runners that will not end themselves; only ever on a complete listing, and a fresh one."""
         if self._listed is None:
             return
-        reaped = self._reaper.look(self._sights(self._listed, demands), self._now(), self._clock())
+        reaped = self._reaper.look(self._sights(self._listed, demands), self.now(), self._clock())
         for reap in reaped:
             logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
         if reaped:
@@ -471,7 +471,7 @@ class Service:
         return Demand(waiting=waiting, running=running, local_free=min(local.free, here), local=alone)
 
     def _learn(self, pool: Pool, demand: Demand, local: Local, words: Mapping[str, Word]) -> None:
-        now = self._now()
+        now = self.now()
         if not self._knows(pool, words, now):
             return pool.miss()
         own = (local.active, local.taken) if local.takes_only(pool.settings.queues) else None
@@ -479,7 +479,7 @@ class Service:
 
     def _notice_deafness(self) -> None:
         if self._heard_since is not None and self._watch.since != self._heard_since:
-            self._lost_at = self._now()
+            self._lost_at = self.now()
         self._heard_since = self._watch.since
 
     def _knows(self, pool: Pool, words: Mapping[str, Word], now: float) -> bool:

@@ -18,7 +18,7 @@ from ..backends import open_backend
 from ..broker import open_connection
 from ..config import Settings
 from ..errors import LeaseError, OverrideError
-from ..lease import Lease, open_lease
+from ..lease import open_lease
 from ..notes import Left, Notes
 from ..policy import Demand, Plan, Unknown
 from ..pool import letter, with_concurrency
@@ -30,7 +30,6 @@ from ..settings import settings_of
 LISTEN = REPEAT + 0.5
 #: Seconds the broker may take while workers are asked.
 ASK_TIMEOUT = 5.0
-NOTHING = Left()
 NO_PARENT = (
     "no autoscaling worker answered, so unless `celery flame serve` runs somewhere nobody carries this out: start "
     "`celery worker --autoscale=MAX,MIN` (without --autoscale Celery ignores worker_autoscaler without a word)"
@@ -104,14 +103,12 @@ def noted(app: Celery, settings: Settings) -> tuple[Left, str | None]:
         return Left(), str(exc)
 
 
-def look(
-    app: Celery, settings: Settings, left: Left = NOTHING, lease: Lease | None = None
-) -> tuple[Service, dict[str, Demand | Unknown]]:
+def look(app: Celery, settings: Settings, left: Left) -> tuple[Service, dict[str, Demand | Unknown]]:
     """Look once at broker and compute backend, without acting; return what looked, and each pool's demand.
 
-    It goes on from what was `left`, as a parent does that takes over. The lease is not taken.
+    It goes on from what was `left`, as a parent does that takes over.
     """
-    service = Service(app, settings, open_backend(app, settings), lease=lease)
+    service = Service(app, settings, open_backend(app, settings))
     for pool in service.pools:
         pool.adopt(left, time.time())
     service.listen(LISTEN)

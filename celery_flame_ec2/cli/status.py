@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
 from typing import Any
 
 import click
@@ -12,106 +18,138 @@ from celery import Celery
 from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_UNAVAILABLE
 
+from ..backends import open_backend
 from ..config import Settings
 from ..errors import HoldingsError, LeaseError, OverrideError
 from ..holdings import open_holdings
-from ..lease import Lease, open_lease
+from ..lease import open_lease
 from ..notes import Left, Notes
 from ..overview import Overview
-from ..queues import Measurement
+from ..service import Service
 from ..settings import settings_of
-from .show import is_unknown, look
+from .screen import Style, lines, plain
+from .show import LISTEN, is_unknown
+
+#: Seconds between two looks of --watch where nothing else is said.
+USUAL = 2.0
+#: What a terminal is told: another screen without a cursor, and back; to the top; the rest of line and screen is empty.
+ENTER, LEAVE, TOP, LINE, REST = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
+COLOURS: dict[str, dict[str, Any]] = {
+    "head": {"bold": True},
+    "alarm": {"fg": "red", "bold": True},
+    "table": {"dim": True},
+}
 
 
 @click.command(cls=CeleryCommand)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--watch", is_flag=False, flag_value=USUAL, type=click.FloatRange(min=0.5), metavar="[SECONDS]",
+    help=f"Look again and again, every {USUAL:g} s or as said, until Ctrl-C.",
+)  # fmt: skip
 @click.pass_context
 @handle_preload_options  # type: ignore[untyped-decorator]
-def status(ctx: click.Context, as_json: bool, **_: Any) -> None:
+def status(ctx: click.Context, as_json: bool, watch: float | None, **_: Any) -> None:
     """Show queues and runners as they are. Needs broker and compute backend, but no running worker.
 
-    Exit code 69 says that one of them did not answer.
+    It listens to the runners for some seconds first. Exit code 69 says that broker or compute backend did not answer.
     """
     app: Celery = ctx.obj.app
-    settings = settings_of(app)
-    overview, known = seen(app, settings)
-    shown = overview.as_json()
-    click.echo(json.dumps(shown, indent=2) if as_json else "\n".join(_lines(shown)))
-    ctx.exit(0 if known else EX_UNAVAILABLE)
+    onlooker = Onlooker(app, settings_of(app))
+    on_screen = sys.stdout.isatty()
+    with contextlib.closing(onlooker):
+        if watch is not None:
+            _watch(onlooker, watch, as_json=as_json, style=_style(ctx), on_screen=on_screen and not as_json)
+            return
+        overview = onlooker.look(LISTEN)
+    shown = json.dumps(overview.as_json(), indent=2) if as_json else "\n".join(lines(overview, _style(ctx)))
+    click.echo(shown)
+    ctx.exit(EX_UNAVAILABLE if onlooker.misses_some else 0)
 
 
-def seen(app: Celery, settings: Settings) -> tuple[Overview, bool]:
-    """Look once; return how it stands, and whether broker and compute backend told all."""
-    lease = open_lease(app, settings)
-    left, trouble = _noted(lease)
-    service, demands = look(app, settings, left, lease)
-    overview = dataclasses.replace(
-        service.overview(left), acts=None, notes_unknown=trouble, held=_held(app, settings, service.measurement)
-    )
-    service.close()
-    return overview, not is_unknown(service, demands)
+class Onlooker:
+    """Looks at a deployment from outside, again and again, and does nothing."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._lease = open_lease(app, settings)
+        self._holdings = open_holdings(app, settings.owner)
+        self._service = Service(app, settings, open_backend(app, settings), lease=self._lease)
+        #: Whether broker or compute backend did not answer in the last look.
+        self.misses_some = False
+
+    def look(self, seconds: float) -> Overview:
+        """Hear runners for so long, and return how it stands then."""
+        self._service.listen(seconds)
+        left, trouble = self._noted()
+        for pool in self._service.pools:
+            pool.adopt(left, self._service.now())
+        self.misses_some = is_unknown(self._service, self._service.look())
+        overview = self._service.overview(left)
+        return dataclasses.replace(overview, acts=None, notes_unknown=trouble, held=self._held(overview.held))
+
+    def close(self) -> None:
+        """Let go of broker and backend."""
+        self._service.close()
+        if self._holdings is not None:
+            self._holdings.close()
+
+    def _noted(self) -> tuple[Left, str | None]:
+        try:
+            self._lease.ask()
+            return Notes(self._lease).read(), None
+        except (LeaseError, OverrideError) as exc:
+            return Left(), str(exc)
+
+    def _held(self, told: int | None) -> int | None:
+        """Return the tasks consumers hold unacknowledged; None where nobody tells.
+
+        On Redis those of the whole database that stand under the app's own keys, and those of all our runners.
+        """
+        measured = self._service.measurement
+        if self._holdings is None or measured is None or measured.unacked is None:
+            return told
+        try:
+            return measured.unacked + self._holdings.count()
+        except HoldingsError:  # it answered a moment ago; the rest of what is known is worth showing
+            return None
 
 
-def _noted(lease: Lease) -> tuple[Left, str | None]:
+def _watch(onlooker: Onlooker, seconds: float, *, as_json: bool, style: Style, on_screen: bool) -> None:
+    if on_screen:
+        signal.signal(signal.SIGTERM, _leave)  # or it would end without giving the screen back
     try:
-        lease.ask()
-        return Notes(lease).read(), None
-    except (LeaseError, OverrideError) as exc:
-        return Left(), str(exc)
-
-
-def _held(app: Celery, settings: Settings, measurement: Measurement | None) -> int | None:
-    """Return the tasks consumers hold unacknowledged; None where nobody tells.
-
-    On Redis those of the whole database that stand under the app's own keys, and those of all our runners.
-    """
-    if measurement is None or measurement.unacked is None:
-        return measurement.held if measurement is not None else None
-    by_runners = _held_by_runners(app, settings)
-    return None if by_runners is None else measurement.unacked + by_runners
-
-
-def _held_by_runners(app: Celery, settings: Settings) -> int | None:
-    holdings = open_holdings(app, settings.owner)
-    if holdings is None:
-        return 0
-    try:
-        return holdings.count()
-    except HoldingsError:  # it answered a moment ago; the rest of what is known is worth showing
-        return None
+        if on_screen:
+            _draw([f"listening to runners for {LISTEN:g} s"], before=ENTER)
+        overview = onlooker.look(LISTEN)
+        while True:
+            if as_json:
+                click.echo(json.dumps(overview.as_json()))
+            elif on_screen:
+                _draw(list(lines(overview, style)))
+            else:
+                click.echo("\n".join([*lines(overview, style), ""]))
+            overview = onlooker.look(seconds)
+    except KeyboardInterrupt:
+        return
     finally:
-        holdings.close()
+        if on_screen:
+            sys.stdout.write(LEAVE)
+            sys.stdout.flush()
 
 
-def _lines(shown: dict[str, Any]) -> Iterator[str]:
-    yield f"{shown['owner']} ({shown['backend']})"
-    if shown["notes_unknown"]:
-        yield f"who acts is unknown: {shown['notes_unknown']}"
-    elif shown["leader"]:
-        yield f"acting parent, or the last one: {shown['leader']}"
-    if shown["held"] is not None:
-        yield f"{shown['held']} tasks held by consumers, prefetched, waiting for their ETA or acknowledged late"
-    for fields in shown["pools"].values():
-        yield from _pool_lines(fields)
-    if shown["runners_unknown"]:
-        yield shown["runners_unknown"]
+def _draw(shown: Sequence[str], *, before: str = "") -> None:
+    """Write over what was there, no more lines than there is room for."""
+    room = shutil.get_terminal_size().lines - 1
+    if len(shown) > room:
+        shown = [*shown[: room - 1], f"... {len(shown) - room + 1} more lines: `flame status` shows them all"]
+    sys.stdout.write(before + TOP + "".join(f"{line}{LINE}\n" for line in shown) + REST)
+    sys.stdout.flush()
 
 
-def _pool_lines(fields: dict[str, Any]) -> Iterator[str]:
-    waiting = fields["unknown"] or f"{fields['waiting']} waiting"
-    queues = ", ".join(queue["name"] for queue in fields["queues"])
-    yield f"{fields['name']}: {queues}: {waiting}; {fields['min']} to {fields['max']} runners"
-    if breaker := fields["breaker"]:
-        rests = f"the next in {breaker['retry_in']:.0f} s" if breaker["retry_in"] else "the next may be tried now"
-        yield f"  launches failed in a row: {breaker['failed']}; {rests}; {breaker['cause']}"
-    if decision := fields["last_decision"]:
-        yield f"  last decision: {decision['reason']}"
-    if learned := fields["learned"]:
-        runtime = "not known yet" if learned["runtime"] is None else f"{learned['runtime']:.3g} s"
-        told = f"runtime {runtime}, {learned['arriving']:.3g} tasks arrive a second, boots take {learned['boot']:.0f} s"
-        yield f"  learned {learned['ago']:.0f} s ago: {told}"
-    for runner in fields["runners"]:
-        kind = " ".join(filter(None, (runner["instance_type"], runner["market"], runner["zone"])))
-        yield f"  {runner['id']}  {runner['state']}  {runner['tasks']} tasks  {runner['age']:.0f} s  {kind}".rstrip()
-    for ended in fields["ended"]:
-        yield f"  {ended['id']}  ended {ended['ago']:.0f} s ago: {ended['reason']}"
+def _leave(signum: int, _: FrameType | None) -> None:
+    sys.exit(128 + signum)
+
+
+def _style(ctx: click.Context) -> Style:
+    coloured = sys.stdout.isatty() and not ctx.obj.no_color and not os.environ.get("NO_COLOR")
+    return (lambda text, kind: click.style(text, **COLOURS[kind])) if coloured else plain

@@ -80,7 +80,7 @@ class S3Store:
         etag, before = self._noted or ("", {})
         self._noted = None  # until it is known what came of this
         fresh = kept({**before, **changes})
-        answer = self._put_notes(fresh, etag)
+        answer = self._put(self._beside, fresh, etag)
         if answer is None:
             raise LeaseError(f"{self.place}: nothing is noted: another parent wrote its notes meanwhile")
         self._noted = (answer[0], fresh)
@@ -91,8 +91,7 @@ class S3Store:
     def override(self, changes: Mapping[str, str | None]) -> None:
         for _ in range(_ATTEMPTS):
             etag, before = self._read_overrides()
-            body = json.dumps(kept({**before, **changes})).encode()
-            if self._ask("put_object", self._decided, but=_LOST, Body=body, **_unchanged(etag)) is not None:
+            if self._put(self._decided, kept({**before, **changes}), etag) is not None:
                 return
         raise LeaseError(f"{self.place}.overrides: another writes it all the time; try again")
 
@@ -100,10 +99,11 @@ class S3Store:
         answer = self._ask("get_object", self._decided, but=_MISSING)
         return (answer[0], read_notes(answer[1], f"{self.place}.overrides")) if answer else ("", {})
 
-    def _put_notes(self, notes: Mapping[str, str], etag: str) -> tuple[str, bytes] | None:
-        if etag and not notes:
-            return self._ask("delete_object", self._beside, but=_LOST, IfMatch=etag)
-        return self._ask("put_object", self._beside, but=_LOST, Body=json.dumps(notes).encode(), **_unchanged(etag))
+    def _put(self, which: Mapping[str, str], texts: Mapping[str, str], etag: str) -> tuple[str, bytes] | None:
+        """Write over what has this tag, or take it away; None where another wrote since."""
+        if etag and not texts:
+            return self._ask("delete_object", which, but=_LOST, IfMatch=etag)
+        return self._ask("put_object", which, but=_LOST, Body=json.dumps(texts).encode(), **_unchanged(etag))
 
     def _opening(self) -> dict[str, str] | None:
         """Return the condition under which the lease can be had now; None while another's is good."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -195,7 +199,7 @@ def test_status_tells_why_launches_rest(redis_url: str, tmp_path: Path) -> None:
         assert told["breaker"]["failed"] >= 2
         assert "did not come up" in told["breaker"]["cause"]
         text = work.run("flame", "status").stdout
-    assert re.search(r"launches failed in a row: \d+; the next .*; local-\w+ did not come up: ", text)
+    assert re.search(r"breaker  OPEN: \d+ launches failed; the next .*; local-\w+ did not\s+come\s+up: ", text)
 
 
 def test_plan_and_status_go_on_from_what_the_acting_parent_noted(redis_url: str, tmp_path: Path) -> None:
@@ -233,8 +237,9 @@ def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tm
     assert (told["queues"][0]["name"], told["max"]) == ("celery", 2)
     text = work.run("flame", "status").stdout
     assert all(f"{name}  up" in text for name in runners)
-    assert re.search(r"acting parent, or the last one: .+, pid \d+\n", text)
-    assert "last decision: launch " in text
+    assert re.search(r"leader   .+, pid \d+\n", text)
+    assert re.search(r"lease    held; \S+", text)
+    assert re.search(r"decided  \d+ s ago: launch ", text)
 
     server.signal(2)
     assert server.ends() == 0
@@ -246,6 +251,40 @@ def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tm
     assert all(name in ended.stdout for name in runners)
     work.has_runners(0)
     assert "no runner" in work.run("flame", "reap", "--yes").stdout
+
+
+def test_watch_draws_in_place_on_a_terminal_and_gives_it_back(work: Deployment) -> None:
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 100, 0, 0))
+    command = [sys.executable, "-m", "celery", "-A", work.app, "flame", "status", "--watch", "0.5"]
+    env = {**os.environ, **work.environ, "TERM": "xterm"}
+    with subprocess.Popen(command, cwd=work.directory, env=env, stdin=its, stdout=its, stderr=its) as watching:
+        os.close(its)
+        shown = ""
+
+        def drew(text: str, times: int) -> bool:
+            nonlocal shown
+            shown += os.read(ours, 65536).decode()
+            return shown.count(text) >= times
+
+        wait_until(lambda: drew("waiting", 2), what="two frames", timeout=60)
+        watching.send_signal(signal.SIGINT)
+        wait_until(lambda: drew("\x1b[?1049l", 1), what="the terminal given back", timeout=60)
+    os.close(ours)
+    assert watching.returncode == 0
+    assert shown.startswith("\x1b[?1049h\x1b[?25l\x1b[H")
+    assert shown.endswith("\x1b[?25h\x1b[?1049l")
+    assert "Traceback" not in shown
+
+
+def test_watch_prints_line_by_line_where_there_is_no_terminal(work: Deployment) -> None:
+    watching = work.start("watching", "flame", "status", "--json", "--watch", "0.5")
+    watching.says(r'"owner"', times=2)
+    watching.signal(signal.SIGINT)
+    assert watching.ends() == 0
+    first, second, *_ = (json.loads(line) for line in watching.output.splitlines())
+    assert first["at"] < second["at"]
+    assert first.keys() == second.keys()
 
 
 def test_user_data_masks_secrets_unless_asked(redis_url: str, tmp_path: Path) -> None:

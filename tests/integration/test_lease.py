@@ -171,8 +171,24 @@ def notes_must_pass_between(holder: Lease, other: Lease) -> None:
     assert holder.renew()
 
 
+def overrides_must_pass_between(holder: Lease, stranger: Lease) -> None:
+    """And whoever looks sees that somebody holds the lease."""
+    stranger.override({"video": "ü", "audio": "2"})
+    assert holder.overrides() == {"video": "ü", "audio": "2"}
+    holder.override({"video": None})
+    assert stranger.overrides() == {"audio": "2"}
+    stranger.override({"audio": None})
+    assert holder.overrides() == {}
+    stranger.ask()
+    assert stranger.left is not None
+    assert 0 < stranger.left <= TTL
+
+
 def must_pass_between(first: Lease, second: Lease) -> None:
+    second.ask()
+    assert second.left == 0
     assert first.renew()
+    overrides_must_pass_between(first, second)
     assert not second.renew()
     assert first.renew()
     first.release()
@@ -266,6 +282,11 @@ def test_a_file_passes_between_parents_with_its_notes(tmp_path: Path) -> None:
     lease.note({"a": "1", "b": "ü"})
     lease.note({"a": None})
     lease.release()
+    lease.override({"video": "1", "audio": "ü"})
+    lease.override({"video": None})
+    other = Lease(FileStore(tmp_path / "owner.lease"))
+    other.ask()
+    assert (other.overrides(), other.left) == ({"audio": "ü"}, 0)
     assert Lease(FileStore(tmp_path / "owner.lease")).notes() == {"b": "ü"}
     (tmp_path / "owner.lease.notes").write_text("no json")
     with pytest.raises(LeaseError, match=r"owner\.lease\.notes"):
