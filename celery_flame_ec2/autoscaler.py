@@ -16,6 +16,7 @@ from .backends import open_backend
 from .config import Settings
 from .errors import FlameError, PageError
 from .lease import open_lease
+from .log import write_json
 from .parent import flame_parent
 from .service import Local, Service
 from .settings import is_chosen, settings_of
@@ -64,6 +65,8 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
             self._page = _page(settings)
             # Imports a cloud's SDK now, on the main thread: pool processes that were forked in the middle of an import
             # would carry half a module.
+            if settings.log_format == "json":
+                write_json()
             backend, lease = open_backend(app, settings), open_lease(app, settings)
             after_round = self._page.after_round if self._page else None
             return Service(app, settings, backend, lease=lease, local=self._processes, after_round=after_round)

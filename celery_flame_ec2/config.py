@@ -202,7 +202,7 @@ class Ec2Options:
     )
     root_volume: RootVolume | None = option(_root_volume, default=None, doc="size, type, iops, throughput, encrypted")
     hourly_price: float | None = option(
-        number(low=0, high=1000), default=None, doc="of one runner, for what `flame simulate` tells"
+        number(low=0, high=1000), default=None, doc="of one runner, for the costs that are told"
     )
     allow_local_broker: bool = option(
         flag, default=False, doc="accept a broker URL on localhost, where runners share this machine's network"
@@ -289,6 +289,9 @@ class Settings:
         default=None,
         secret=True,
         doc="what the page asks its readers for; required where `http` is not a loopback address",
+    )
+    log_format: str = option(
+        one_of("text", "json"), default="text", doc="of this package's log lines, in parents and runners; see logs.md"
     )
     pools: tuple[PoolSettings, ...] = ()
     #: Where runners pin their words, as their letter names it; empty where the broker carries them. No option.

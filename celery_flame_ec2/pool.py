@@ -145,14 +145,16 @@ class Pool:
     def overrule(self, override: Override) -> None:
         """Take in what an operator decided."""
         if override != self.override:
-            logger.info("pool %s: %s", self.settings.name, override or f"no longer {self.override}")
+            told = str(override) or f"no longer {self.override}"
+            self._say("override", "pool %s: %s", told, reason=told)
             self.override = override
 
     def tell(self, now: float, *, hears: bool) -> None:
         """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
         told: dict[str, str] = {}
-        for change in self._changes:
-            self._tell(change, now, told, hears=hears)
+        reasons = [reason for change in self._changes if (reason := self._tell(change, now, told, hears=hears))]
+        if reasons:
+            signals.pool_shrank.send(sender=self.settings.name, count=len(reasons), reason=reasons[0])
 
     def fleet(self, now: float) -> Fleet:
         """Return the runners as a policy sees them: whom somebody else cordoned is not to be taken back, and ends."""
@@ -169,10 +171,10 @@ class Pool:
         """Plan this round. `listing` says why the fleet is unknown."""
         wanted = self._policy(bounded(self.settings, self.override), demand, listing or self.fleet(now), now)
         plan = explained(wanted, self.override)
-        log = logger.debug
+        level = logging.DEBUG
         if self._is_news(plan):
-            log, self.news, self.news_at = logger.info, in_words(plan), round(now, 1)
-        log("pool %s: %s", self.settings.name, in_words(plan))
+            level, self.news, self.news_at = logging.INFO, in_words(plan), round(now, 1)
+        self._say("decided", "pool %s: %s", in_words(plan), level=level, reason=plan.reason, count=plan.launch)
         self.plan = plan
         return plan
 
@@ -194,7 +196,8 @@ class Pool:
         for order, runners in self._orders.due(wanted, self.roster.runners, now).items():
             ids = [runner.id for runner in runners]
             if self._tell_runners(order, self.settings.queues, ids):
-                logger.info("pool %s: told to %s: %s", self.settings.name, order.name.lower(), ", ".join(ids))
+                verb = order.name.lower()
+                self._say(verb, "pool %s: told to %s: %s", verb, ", ".join(ids), runners=ids, count=len(ids))
 
     def _remember_cordons(self, plan: Plan) -> None:
         """Remember whom the plan cordons until they are up again, or gone."""
@@ -231,10 +234,10 @@ class Pool:
                 runners = self._backend.ask_again(held.launch.token)
             except LaunchError as exc:
                 self.roster.answered([held.launch.token])
-                logger.info("pool %s: nothing came of an unanswered launch: %s", self.settings.name, exc)
+                self._say("refused", "pool %s: nothing came of an unanswered launch: %s", exc, reason=str(exc))
             except LaunchUnclear as exc:
                 self.roster.asked(held.launch, now, tries=held.tries + 1)
-                logger.info("pool %s: a launch is still not answered: %s", self.settings.name, exc)
+                self._say("unanswered", "pool %s: a launch is still not answered: %s", exc, reason=str(exc))
             else:
                 self._answered(held, runners, now)
         return bool(due)
@@ -262,29 +265,42 @@ class Pool:
             signals.runner_launched.send(sender=self.settings.name, runner=runner, reason=reason)
         if fresh:
             signals.pool_grew.send(sender=self.settings.name, count=len(fresh), reason=reason)
-            logger.info("pool %s: launched %s", self.settings.name, ", ".join(runner.id for runner in fresh))
+            ids = [runner.id for runner in fresh]
+            told = ", ".join(ids)
+            self._say("launched", "pool %s: launched %s", told, runners=ids, count=len(ids), reason=reason)
 
-    def _tell(self, change: Change, now: float, told: dict[str, str], *, hears: bool) -> None:
-        runner, name = change.runner, self.settings.name
+    def _tell(self, change: Change, now: float, told: dict[str, str], *, hears: bool) -> str:
+        """Tell one change; return why a runner ended, empty where none did."""
         if change.event is Event.UP:
-            seconds = now - runner.launched_at
-            if not change.ours and seconds > self.settings.ec2.boot_timeout:
-                logger.info("pool %s: adopted %s", name, runner.id)  # it came up for another parent
-                return
-            logger.info("pool %s: %s is up, %.1f s after its launch", name, runner.id, seconds)
-            signals.runner_up.send(sender=name, runner=runner, seconds=seconds)
-            return
+            self._tell_up(change, now)
+            return ""
+        runner = change.runner
         launch = runner.launch or runner.id
         if not change.heard and launch not in told:  # those of one launch end alike, and asking why takes calls
             told[launch] = self._boot_failure(runner, certain=change.ours and hears)
         cause = "" if change.heard else told[launch]
         if cause:
             self._fail(f"{runner.id} did not come up: {cause}", now, kind="boot", launch=launch)
-        else:
-            logger.info("pool %s: %s ended: %s", name, runner.id, change.reason or "it gave no reason")
-        self._remember(runner, cause or change.reason or "it gave no reason", now)
-        kind = "boot" if cause else kind_of(change.reason)
-        signals.runner_ended.send(sender=name, runner=runner, reason=cause or change.reason, kind=kind)
+        reason = cause or change.reason or "it gave no reason"
+        self._tell_end(runner, reason, now, kind="boot" if cause else kind_of(change.reason))
+        return reason
+
+    def _tell_up(self, change: Change, now: float) -> None:
+        runner, seconds = change.runner, now - change.runner.launched_at
+        if not change.ours and seconds > self.settings.ec2.boot_timeout:
+            self._say("adopted", "pool %s: adopted %s", runner.id, runner=runner.id)  # it came up for another parent
+            return
+        text, took = "pool %s: %s is up, %.1f s after its launch", round(seconds, 1)
+        self._say("up", text, runner.id, seconds, runner=runner.id, seconds=took)
+        signals.runner_up.send(sender=self.settings.name, runner=runner, seconds=seconds)
+
+    def _tell_end(self, runner: Runner, reason: str, now: float, *, kind: str) -> None:
+        if kind != "boot":  # which was told as a failed launch
+            lived = round(now - runner.launched_at, 1)
+            text = "pool %s: %s ended: %s"
+            self._say("ended", text, runner.id, reason, runner=runner.id, reason=reason, seconds=lived)
+        self._remember(runner, reason, now)
+        signals.runner_ended.send(sender=self.settings.name, runner=runner, reason=reason, kind=kind)
 
     def _remember(self, runner: Runner, reason: str, now: float) -> None:
         ended = Ended(
@@ -312,8 +328,13 @@ class Pool:
         self, cause: str, now: float, *, kind: str, launch: str | None = None, pause: float | None = None
     ) -> None:
         self.roster.failed(cause, now, launch=launch, pause=pause)
-        logger.error("pool %s: launch failed: %s", self.settings.name, cause)
+        self._say("launch_failed", "pool %s: launch failed: %s", cause, level=logging.ERROR, reason=cause)
         signals.launch_failed.send(sender=self.settings.name, reason=cause, kind=kind)
+
+    def _say(self, event: str, text: str, *words: object, level: int = logging.INFO, **fields: object) -> None:
+        """Log a line that begins with the pool's name, and carries what it says for machines too."""
+        name = self.settings.name
+        logger.log(level, text, name, *words, extra={"event": event, "pool": name, **fields})
 
     def _is_news(self, plan: Plan) -> bool:
         if plan.launch:

@@ -73,8 +73,9 @@ class Salvage:
 
     def _settle(self, dead: Registration, why: str) -> None:
         count = self._holdings.give_back(dead.runner_id, dead.queues)
-        log = logger.info if count else logger.debug
-        log("gave back %d messages that %s held, %s", count, dead.runner_id, why)
+        level = logging.INFO if count else logging.DEBUG
+        told = {"event": "gave_back", "runner": dead.runner_id, "count": count, "reason": why}
+        logger.log(level, "gave back %d messages that %s held, %s", count, dead.runner_id, why, extra=told)
         self._holdings.forget(dead.runner_id)
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 from celery import Celery
 
-from . import signals
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
 from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, OverrideError, SettingsError
@@ -29,7 +28,7 @@ from .policy import Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import INSTANT, REPEAT, Word
 from .queues import Measurement
-from .reaper import Reap, Reaper, Sight
+from .reaper import Reaper, Sight
 from .runner import Launch, Limits, Runner, RunnerState
 from .salvage import Listing, Salvage
 from .watch import Watch
@@ -352,14 +351,15 @@ class Service:
             return
         reaped = self._reaper.look(self._sights(self._listed, demands), self.now(), self._clock())
         for reap in reaped:
-            logger.warning("pool %s: reaping %s: %s", reap.runner.pool, reap.runner.id, reap.reason)
+            runner = reap.runner
+            told = {"event": "reaping", "pool": runner.pool, "runner": runner.id, "reason": reap.reason}
+            logger.warning("pool %s: reaping %s: %s", runner.pool, runner.id, reap.reason, extra=told)
         if reaped:
             self._listed_at = float("-inf")
             for reap in reaped:
                 if pool := self._by_name.get(reap.runner.pool):
                     pool.roster.reaped(reap.runner.id, reap.reason)
             self._backend.terminate([reap.runner.id for reap in reaped])
-            _tell_shrunk(reaped)
 
     def _sights(self, listed: tuple[Runner, ...], demands: Mapping[str, Demand | Unknown]) -> Iterator[Sight]:
         """Yield every runner there is, also those of pools that the settings do not name any more."""
@@ -509,7 +509,8 @@ class Service:
         before, at = self._complaints.get(about, ("", float("-inf")))
         if text != before or now - at >= COMPLAIN_EVERY:
             self._complaints[about] = (text, now)
-            logger.error("%s: %s", about, text, exc_info=None if isinstance(exc, FlameError) else exc)
+            shown = None if isinstance(exc, FlameError) else exc
+            logger.error("%s: %s", about, text, exc_info=shown, extra={"event": "trouble", "reason": text})
 
 
 def _by_pool(runners: Iterable[Runner], names: Iterable[str]) -> dict[str, list[Runner]]:
@@ -534,9 +535,3 @@ def load_policy(path: str) -> Policy:
             [f"settings flame_*: option 'policy' names {path!r}, which cannot be loaded: {exc}"]
         ) from exc
     return policy
-
-
-def _tell_shrunk(reaped: tuple[Reap, ...]) -> None:
-    for name in dict.fromkeys(reap.runner.pool for reap in reaped):
-        reasons = [reap.reason for reap in reaped if reap.runner.pool == name]
-        signals.pool_shrank.send(sender=name, count=len(reasons), reason=reasons[0])

@@ -189,12 +189,14 @@ class Terminator:
         if cordoned != self._cordoned:
             # Who wants it back gets it for the whole of its idle time, and has CORDONED_PATIENCE to say so.
             self._cordoned, self._last_beat, self._quiet_since = cordoned, float("-inf"), None
-            logger.info("flame: %s", "cordoned: it takes no more work" if cordoned else "uncordoned")
+            self._log(
+                "cordoned" if cordoned else "uncordoned", "it takes no more work" if cordoned else "by its parent"
+            )
 
     def _consider(self, now: float) -> None:
         self.ending = reason_to_end(self._vitals(), self._letter.limits, now)
         if self.ending is not None:
-            logger.info("flame: ending: %s", self.ending.reason)
+            self._log("ending", self.ending.reason)
             self.phase, self._drain_began_at = Phase.DRAINING, now
             self._not_consuming_since, self._last_beat = None, float("-inf")
             self._stop_consuming()
@@ -215,10 +217,14 @@ class Terminator:
         return self._consumer is None or waited >= (NO_ANSWER if _asks(self._consumer) else LOOK_AGAIN)
 
     def _resume(self) -> None:
-        logger.info("flame: going on: a task slipped in")
+        self._log("going on", "a task slipped in")
         self.phase, self.ending, self._quiet_since = Phase.WORKING, None, None
         if self._consumer is not None:
             self._consumer.call_soon(self._consumer.task_consumer.consume)
+
+    def _log(self, what: str, reason: str) -> None:
+        told = {"event": what.replace(" ", "_"), "runner": self._runner_id, "pool": self._letter.pool, "reason": reason}
+        logger.info("flame: %s: %s", what, reason, extra=told)
 
     def _finish(self) -> None:
         self.phase = Phase.STOPPED
@@ -231,7 +237,9 @@ class Terminator:
         limit = self._letter.limits.shutdown_timeout
         noticed = self._notice().taken_away_at is not None
         name = "before EC2 takes the machine" if noticed else f"within {limit:g} s (shutdown_timeout)"
-        logger.warning("flame: %d tasks did not finish %s", len(state.active_requests), name)
+        count = len(state.active_requests)
+        told = {"event": "gave_up", "runner": self._runner_id, "pool": self._letter.pool, "count": count}
+        logger.warning("flame: %d tasks did not finish %s", count, name, extra=told)
         self.phase, self._gave_up_at = Phase.STOPPED, now
         state.should_terminate = 0
 
@@ -327,7 +335,8 @@ class Terminator:
 
     def _on_ready(self, **_: Any) -> None:
         self._hello_at = self._clock()
-        logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool)
+        told = {"event": "up", "runner": self._runner_id, "pool": self._letter.pool}
+        logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool, extra=told)
         if self._hello_file is not None:
             self._hello_file.touch()
         if self._consumer is not None:

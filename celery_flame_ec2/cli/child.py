@@ -19,7 +19,9 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.platforms import EX_FAILURE
 
 from ..broker import open_connection
+from ..config import PREFIX
 from ..errors import LetterError
+from ..log import write_json
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
 from ..presence import Voice
 from ..watchdog import open_watchdog
@@ -52,6 +54,8 @@ def child(ctx: click.Context, pool: str | None, **_: Any) -> None:
     runner_id = os.environ.get(RUNNER_ID_VARIABLE) or socket.gethostname()
     parts = _parts(app, letter, runner_id, os.environ)
     worker = _worker(app, letter, runner_id, parts)
+    if app.conf.get(f"{PREFIX}log_format") == "json":
+        write_json()
     with _at_work(parts):
         worker.start()
     if parts.terminator.gave_up:

@@ -17,6 +17,7 @@ from ..backends import open_backend
 from ..config import Settings, page_problems
 from ..errors import DemandUnknown, SettingsError
 from ..lease import open_lease
+from ..log import write_json
 from ..page import open_page
 from ..parent import flame_parent
 from ..policy import Unknown
@@ -56,10 +57,13 @@ def serve(ctx: click.Context, loglevel: int, http: Address | None, **_: Any) -> 
     )
     _check(service)
     app.log.setup(loglevel=loglevel, redirect_stdouts=False)
+    if settings.log_format == "json":
+        write_json()
     if page:
         page.start()
     _stop_on_signals(service)
-    logger.info("serving %s of %s", ", ".join(pool.name for pool in settings.pools), settings.owner)
+    names = ", ".join(pool.name for pool in settings.pools)
+    logger.info("serving %s of %s", names, settings.owner, extra={"event": "serving"})
     service.run()
     if page:
         page.stop()
@@ -67,7 +71,8 @@ def serve(ctx: click.Context, loglevel: int, http: Address | None, **_: Any) -> 
 
 def _stop_on_signals(service: Service) -> None:
     def stop(signum: int, _: FrameType | None) -> None:
-        logger.info("stopping on %s; runners go on", signal.Signals(signum).name)
+        name = signal.Signals(signum).name
+        logger.info("stopping on %s; runners go on", name, extra={"event": "stopping", "reason": name})
         service.stop()
 
     signal.signal(signal.SIGINT, stop)

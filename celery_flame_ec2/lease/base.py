@@ -228,18 +228,21 @@ class Lease:
         if term == self._told or (self._trouble and not self._told):
             return
         if term:
-            logger.info("this parent acts: it holds the lease (%s)", self.place)
+            self._say("acting", "this parent acts: it holds the lease (%s)")
         elif self._told:
-            logger.info("this parent acts no more: it lost the lease (%s)", self.place)
+            self._say("lease_lost", "this parent acts no more: it lost the lease (%s)")
         else:
-            logger.info("standing by: another parent holds the lease (%s)", self.place)
+            self._say("standing_by", "standing by: another parent holds the lease (%s)")
         self._told = term
+
+    def _say(self, event: str, text: str) -> None:
+        logger.info(text, self.place, extra={"event": event, "reason": text % self.place})
 
     def _complain(self, exc: LeaseError) -> None:
         now = self._clock()
         if str(exc) != self._complaint or now - self._complained_at >= COMPLAIN_EVERY:
             self._complaint, self._complained_at = str(exc), now
-            logger.error("lease: %s", exc)
+            logger.error("lease: %s", exc, extra={"event": "trouble", "reason": str(exc)})
 
 
 def kept(changed: Mapping[str, str | None]) -> dict[str, str]:

@@ -91,7 +91,8 @@ class S3Store:
     def override(self, changes: Mapping[str, str | None]) -> None:
         for _ in range(_ATTEMPTS):
             etag, before = self._read_overrides()
-            if self._put(self._decided, kept({**before, **changes}), etag) is not None:
+            fresh = kept({**before, **changes})
+            if fresh == before or self._put(self._decided, fresh, etag) is not None:
                 return
         raise LeaseError(f"{self.place}.overrides: another writes it all the time; try again")
 

@@ -130,7 +130,8 @@ class Launcher:
         held = self.offers.refused(offer, answer, self._ticks())
         if held is not None:
             until = self._in_words(held.hold.until)
-            logger.info("pool %s: not asked for until %s: %s; %s", pool, until, held.key, answer)
+            told = {"event": "offer_refused", "pool": pool, "reason": f"{held.key}; {answer}"}
+            logger.info("pool %s: not asked for until %s: %s; %s", pool, until, held.key, answer, extra=told)
 
     def _climb_one(self, so_far: Climb, rung: Rung) -> bool:
         """Ask for one rung, in as few requests as EC2 takes; return whether the next rung is to be asked for."""

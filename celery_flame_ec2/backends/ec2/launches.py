@@ -160,7 +160,8 @@ class Launches:
             raise why
         if climbed.missing > 0:
             count = climbed.order.count
-            logger.warning("pool %s: %d of %d launched: %s", pool.name, len(runners), count, climbed)
+            told = {"event": "launched_fewer", "pool": pool.name, "count": len(runners), "reason": str(climbed)}
+            logger.warning("pool %s: %d of %d launched: %s", pool.name, len(runners), count, climbed, extra=told)
         return runners
 
     def _judge(self, pool: PoolSettings, climbed: Climb, halt: Halt | None) -> Halt | None:
@@ -192,8 +193,11 @@ class Launches:
         rung: Rung | None = None,
     ) -> Halt:
         halt, news = self._halts.stop(pool.name, why, self._ticks(), kind=kind, recipe=recipe, rung=rung)
-        log = logger.error if news else logger.debug
-        log("pool %s: launches stop for %.0f s, or until a change: %s", pool.name, halt.hold.length, why)
+        level, length = logging.ERROR if news else logging.DEBUG, halt.hold.length
+        told = {"event": "halted", "pool": pool.name, "seconds": round(length), "reason": why}
+        logger.log(
+            level, "pool %s: launches stop for %.0f s, or until a change: %s", pool.name, length, why, extra=told
+        )
         return halt
 
     def _stopped(self, halt: Halt) -> LaunchError:
