@@ -34,10 +34,18 @@ _reference = {"from_ssm": _aws_name, "from_secretsmanager": f"{_aws_name}(#.+)?"
 _user_name = text(r"[a-z_][a-z0-9_-]{0,30}", "a Unix user name of at most 31 characters")
 
 
+#: What systemd takes for no text, and then no release starts: NUL, surrogates, and what Unicode reserves.
+_NO_TEXT = re.compile(
+    "[\0\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(chr(plane << 16 | 0xFFFE | low) for plane in range(17) for low in (0, 1))
+    + "]"
+)
+
+
 def _env_value(value: Any) -> Any:
     if isinstance(value, str):
-        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-            raise ValueError("must be text that an environment can hold (no NUL byte, no lone surrogate)")
+        if _NO_TEXT.search(value):
+            raise ValueError("must be text that an environment can hold (no NUL byte, lone surrogate, noncharacter)")
         return value
     if isinstance(value, Mapping) and len(value) == 1 and set(value) <= _reference.keys():
         ((kind, name),) = value.items()

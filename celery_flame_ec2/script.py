@@ -13,7 +13,7 @@ from typing import Any
 Span = tuple[int, int]
 
 #: Modules from which a script imports for its annotations alone.
-_OF_ANNOTATIONS = frozenset({"collections.abc", "typing"})
+_OF_ANNOTATIONS = frozenset({"__future__", "collections.abc", "typing"})
 
 _INDENT = re.compile("^ +", re.MULTILINE)
 

@@ -40,35 +40,35 @@ REPORT
 
 unit() { cat >"$units/$1"; }
 
-power_off() { # the unit's name; why; what the report makes of it; what else its [Unit] says
+power_off() { # the unit's name; why, as the report is told; what else its [Unit] says
     unit "flame-$1.service" <<UNIT
 [Unit]
 Description=Power this runner off: $2
 DefaultDependencies=no
 SuccessAction=poweroff
 FailureAction=poweroff
-$4
+$3
 [Service]
 Type=oneshot
-ExecStart=/bin/sh $run/report "$3"
+ExecStart=/bin/sh $run/report "$2"
 TimeoutStartSec=10
 StandardOutput=journal+console
 SyslogIdentifier=flame
 UNIT
 }
-power_off off 'refused' 'the boothook refused'
-power_off lifetime 'too old' lifetime
-power_off deadman 'no hello from the worker' 'no hello from the worker within boot_timeout' \
+power_off off 'the boothook refused'
+power_off lifetime lifetime
+power_off deadman 'no hello from the worker within boot_timeout' \
     'ConditionPathExists=!/run/flame-release/hello'
 # Waits until cloud-init is over, well or badly: by then the bootstrap has begun, or it never will.
-power_off unstarted 'the bootstrap never began' 'cloud-init is over and the bootstrap has not begun' \
+power_off unstarted 'cloud-init is over and the bootstrap has not begun' \
     'After=cloud-init.service cloud-init-network.service cloud-final.service flame-bootstrap.service
 ConditionPathExists=!/run/flame/step'
 
 # Until the bootstrap has started timers with the times of this runner. They trigger the services above.
 unit flame-deadman.timer <<'UNIT'
 [Unit]
-Description=Does the bootstrap arm its own timers in time?
+Description=Deadman of this boot
 DefaultDependencies=no
 [Timer]
 OnActiveSec=90

@@ -32,9 +32,9 @@ from urllib.parse import quote, unquote_plus, urlsplit
 #: The configuration: boot.py puts it here as JSON in a Python literal.
 DOCUMENT = "{}"
 HOME = "/var/lib/flame-release"
+MANIFEST = "release.json"
 CHUNK = 1 << 18  #: bytes
 ATTEMPTS = 5
-TIMEOUT = 10.0  #: seconds a server may be silent
 TRANSIENT = frozenset({429, 500, 502, 503, 504})
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -207,7 +207,7 @@ class Boot:
 
     def accept(self, fresh: str) -> None:
         need_machine(manifest(fresh), self.document["env"].get("PATH"))
-        only_files(fresh, (os.path.realpath(self.home) + "/", "/usr/"))
+        only_files(fresh, (os.path.realpath(self.home) + "/release", "/usr/"))
         program = self.document["program"]
         path = os.path.join(fresh, program)  # an absolute one is the machine's
         place = "image" if path == program else "bundle"
@@ -225,7 +225,13 @@ class Metadata:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self.document = document
-        token = ask("PUT", document["metadata_token_url"], {"x-aws-ec2-metadata-token-ttl-seconds": "300"}, timeout=2.0)
+        token = ask(
+            "PUT",
+            document["metadata_token_url"],
+            {"x-aws-ec2-metadata-token-ttl-seconds": "300"},
+            timeout=2.0,
+            kept={},
+        )
         if token.status != 200:
             raise Refused(f"instance metadata gave no token ({token.status})")
         self.token = token.read().decode()
@@ -234,7 +240,7 @@ class Metadata:
     def get(self, path: str) -> str | None:
         """Return a leaf; None where there is none."""
         url = f"{self.document['metadata_url'].rstrip('/')}/{path}"
-        response = ask("GET", url, {"x-aws-ec2-metadata-token": self.token}, timeout=2.0)
+        response = ask("GET", url, {"x-aws-ec2-metadata-token": self.token}, timeout=2.0, kept={})
         if response.status == 404:
             return None
         if response.status != 200:
@@ -274,6 +280,7 @@ class Aws:
 
     def __init__(self, document: Mapping[str, Any], region: str, domain: str, keys: Mapping[str, str]) -> None:
         self.document, self.region, self.domain, self.keys = document, region, domain, keys
+        self.kept = threading.local()  #: connections, each thread's own
 
     def endpoint(self, service: str) -> str | None:
         """Return the configured endpoint, by our own option or by the SDKs' variables in the release's env."""
@@ -287,7 +294,7 @@ class Aws:
     ) -> http.client.HTTPResponse:
         name = service.replace("_", "")
         signed = sign(method, url, headers, body, keys=self.keys, region=self.region, service=name, now=time.time())
-        return ask(method, url, signed, body)
+        return ask(method, url, signed, body, kept=self.kept.__dict__)
 
     def call(self, service: str, target: str, payload: Mapping[str, Any]) -> dict[str, Any]:
         """Call a JSON API such as ssm or secrets_manager; again, after a growing pause, where it is asked too often."""
@@ -314,7 +321,7 @@ class Bucket:
         self.aws, self.url = aws, url
         self.version, self.etag, self.sha256 = pin["version"], pin["etag"], pin["sha256"]
         self.name, _, self.key = url[len("s3://") :].partition("/")
-        self.pinned = self.key + "release.json" if self.key.endswith("/") else self.key
+        self.pinned = self.key + MANIFEST if self.key.endswith("/") else self.key
 
     def base(self) -> str:
         endpoint = self.aws.endpoint("s3")
@@ -352,43 +359,58 @@ class Bucket:
         if code == "NoSuchBucket":
             return f"no such bucket s3://{self.name}"
         if response.status == 403:
-            right = "s3:GetObjectVersion" if self.version and key == self.pinned else "s3:GetObject"
-            needed = f"{right}, and s3:ListBucket to tell a missing bundle from a forbidden one"
+            needed = "s3:GetObject, for a pinned version s3:GetObjectVersion, and s3:ListBucket to tell what is missing"
             return f"S3 refused {self.url} ({code or 403}: {message}); the instance's role needs {needed}"
         return f"S3 answered {response.status} to {self.url} ({code}: {message})"
 
-    def keys(self) -> Iterator[str]:
-        """List what is under the prefix, page by page."""
+    def listed(self) -> Iterator[tuple[str, int]]:
+        """Yield what is under the prefix, with its size, page by page."""
         import xml.etree.ElementTree as xml  # only a prefix needs it, and it costs start-up time
 
         more = {"encoding-type": "url", "list-type": "2", "prefix": self.key}
         while more:
             query = "&".join(f"{name}={quote(value, safe='')}" for name, value in sorted(more.items()))
             page = xml.fromstring(self.get("", query).read())  # noqa: S314
-            for found in page.iterfind("{*}Contents/{*}Key"):
-                yield unquote_plus(found.text or "")
+            for found in page.iterfind("{*}Contents"):
+                path = unquote_plus(found.findtext("{*}Key") or "")[len(self.key) :]
+                if path[-1:] not in {"", "/"}:
+                    yield path, int(found.findtext("{*}Size") or 0)
             token = page.findtext("{*}NextContinuationToken")
             more = {**more, "continuation-token": token} if token else {}
 
     def fetch_all(self, directory: str) -> int:
-        """Fetch everything under the prefix, several objects at a time; return the bytes."""
+        """Fetch what the manifest names, or else everything, several objects at a time; return the bytes."""
         from concurrent.futures import ThreadPoolExecutor
 
-        keys = {key for key in self.keys() if not key.endswith("/")} | ({self.pinned} if self.etag else set())
-        if not keys:
-            raise Refused(f"no such bundle {self.url}: nothing is under this prefix")
-        paths = {key: inside(directory, key[len(self.key) :]) for key in keys}
+        sizes = dict(self.listed())
+        files: dict[str, Any] = {path: {} for path in sizes}
+        if self.etag or MANIFEST in sizes:
+            self.fetch_one(directory, MANIFEST, {"sha256": self.sha256})
+            release = manifest(directory)
+            need_machine(release, self.aws.document["env"].get("PATH"))
+            files = release.get("files", files)
+        elif not sizes:
+            raise Refused(f"no such bundle {self.url}")
+        fetched = [path for path in files if "link" not in files[path]]
+        for path in fetched:
+            if path not in sizes:
+                raise Refused(f"{MANIFEST} names {path}, which is not under {self.url}")
+        need_room(sum(sizes[path] for path in fetched), directory)
         with ThreadPoolExecutor(8) as pool:
-            return sum(pool.map(self.fetch_one, paths.keys(), paths.values()))
+            size = sum(pool.map(lambda path: self.fetch_one(directory, path, files[path]), fetched))
+        for path in sorted(files.keys() - set(fetched), reverse=True):  # so that none is made through another
+            os.symlink(files[path]["link"], inside(directory, path))
+        return size
 
-    def fetch_one(self, key: str, path: str) -> int:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        bundle = Download(self, key)
-        with open(path, "wb") as file:
+    def fetch_one(self, directory: str, path: str, told: Mapping[str, Any]) -> int:
+        """Fetch one object to its place, as the manifest tells of it; without that S3, which keeps no modes, does."""
+        place = inside(directory, path)
+        bundle = Download(self, self.key + path)
+        with open(place, "wb") as file:
             file.writelines(bundle.chunks())
-        bundle.verify(self.sha256 if key == self.pinned else None)
-        if os.path.basename(os.path.dirname(path)) == "bin":  # S3 keeps no modes
-            os.chmod(path, 0o755)  # noqa: S103
+        bundle.verify(told.get("sha256"))
+        if told.get("mode", "755" if place.split("/")[-2] == "bin" else "") == "755":
+            os.chmod(place, 0o755)  # noqa: S103
         return bundle.size
 
 
@@ -430,7 +452,7 @@ class Download:
         kept = "" if "-" in self.checksum else base64.b64decode(self.checksum).hex()
         for checksum in filter(None, (expected, kept)):
             if checksum != self.digest.hexdigest():
-                raise Refused(f"wrong checksum: sha256 {self.digest.hexdigest()}, expected {checksum}")
+                raise Refused(f"wrong checksum of {self.key}: {self.digest.hexdigest()}, expected {checksum}")
 
 
 def sign(
@@ -466,9 +488,18 @@ def sign(
 
 
 def ask(
-    method: str, url: str, headers: Mapping[str, str], body: bytes = b"", *, timeout: float = TIMEOUT
+    method: str,
+    url: str,
+    headers: Mapping[str, str],
+    body: bytes = b"",
+    *,
+    timeout: float = 10.0,  # seconds a server may be silent
+    kept: dict[str, http.client.HTTPConnection],
 ) -> http.client.HTTPResponse:
-    """Send a request; again, after a growing pause, where no answer or a server's trouble came back."""
+    """Send a request; again, after a growing pause, where no answer or a server's trouble came back.
+
+    On a connection that was kept: with TLS a new one costs 30 ms of CPU time. It is kept again.
+    """
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -476,10 +507,11 @@ def ask(
     while True:
         attempt += 1
         try:
-            connection = kind(parts.hostname or "", parts.port, timeout=timeout)
+            connection = kept.pop(parts.netloc, None) or kind(parts.hostname or "", parts.port, timeout=timeout)
             connection.request(method, target, body or None, dict(headers))
             response = connection.getresponse()
             if attempt == ATTEMPTS or response.status not in TRANSIENT:
+                kept[parts.netloc] = connection
                 return response
         except (OSError, http.client.HTTPException) as exc:
             if attempt == ATTEMPTS:
@@ -495,8 +527,8 @@ def resolved(env: Mapping[str, Any], aws: Aws) -> dict[str, str]:
         found = read(aws, {reference: name for name, reference in wanted.items()})
         variables.update({name: found[reference] for name, reference in wanted.items()})
     for name, value in variables.items():
-        if "\0" in value:
-            raise Refused(f"the value of {name} has a NUL byte, which no environment can hold")
+        if any(not c or 0xFDD0 <= c < 0xFDF0 or c % 65536 > 65533 for c in map(ord, value)):  # systemd reads no such
+            raise Refused(f"the value of {name} has a character that no environment can hold")
     return variables
 
 
@@ -504,15 +536,14 @@ def parameters(aws: Aws, wanted: Mapping[str, str]) -> dict[str, str]:
     """Return what SSM has for each reference; `wanted` says which variable needs it."""
     found = {}
     for names in portions(wanted, 10):
-        try:
+        with blamed(" ".join(f"{wanted[name]} ({name})" for name in names)):
             answer = aws.call("ssm", "AmazonSSM.GetParameters", {"Names": names, "WithDecryption": True})
-        except Refused as exc:
-            raise Refused(f"{', '.join(f'{wanted[name]} ({name})' for name in names)}: {exc}") from exc
-        for name in answer.get("InvalidParameters") or ():
-            raise Refused(f"{wanted[name]}: no such SSM parameter: {name}")
         for each in answer["Parameters"]:
             for kind in ("Name", "ARN"):
                 found[each.get(kind, "") + each.get("Selector", "")] = each["Value"]
+    for name, variable in wanted.items():
+        if name not in found:
+            raise Refused(f"{variable} ({name}): no such SSM parameter")
     return found
 
 
@@ -528,13 +559,19 @@ def secrets(aws: Aws, wanted: Mapping[str, str]) -> dict[str, str]:
     values = {}
     for reference, variable in wanted.items():
         name, _, key = reference.partition("#")
-        try:
+        with blamed(f"{variable} ({reference})"):
             if name not in found:
                 found[name] = aws.call("secrets_manager", "secretsmanager.GetSecretValue", {"SecretId": name})
             values[reference] = chosen(found[name], key)
-        except Refused as exc:
-            raise Refused(f"{variable} ({reference}): {exc}") from exc
     return values
+
+
+@contextlib.contextmanager
+def blamed(whom: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as exc:
+        raise Refused(f"{whom}: {exc}") from None
 
 
 def chosen(secret: Mapping[str, Any], key: str) -> str:
@@ -608,13 +645,13 @@ def inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def need_room(size: int, directory: str) -> None:
     free = shutil.disk_usage(directory).free
     if size > free:
-        raise OSError(f"No space left on device: the bundle has {size / 1e6:.1f} MB, {free / 1e6:.1f} MB are free")
+        raise OSError(f"No space left on device: it needs {size / 1e6:.1f} MB, and has {free / 1e6:.1f}")
 
 
 def manifest(directory: str) -> dict[str, Any]:
     """Return what `release build` says of the release in it; of any other it says nothing."""
     try:
-        with open(f"{directory}/release.json", encoding="utf-8") as file:
+        with open(f"{directory}/{MANIFEST}", encoding="utf-8") as file:
             found = json.load(file)
     except (OSError, ValueError):
         return {}
@@ -624,19 +661,20 @@ def manifest(directory: str) -> dict[str, Any]:
 def need_machine(release: Mapping[str, Any], path: str | None) -> None:
     """Refuse a release that is built for another machine; `path` is where it would look for its Python."""
     kind, _, system = release.get("platform", "").partition("-")
-    own, libc = "{}.{}.{}".format(*sys.version_info), os.confstr("CS_GNU_LIBC_VERSION") or ""
+    machine, libc = os.uname().machine, str(os.confstr("CS_GNU_LIBC_VERSION"))
+    own = "{}.{}.{}".format(*sys.version_info)
     minor = ".".join(release.get("python", own).split(".")[:2])
-    older = system.startswith("manylinux_") and numbers(libc) < numbers(system)
-    has_python = f"{own}.".startswith(f"{minor}.") or shutil.which(f"python{minor}", path=path or PATH)
-    for option, needed, found, fits in (
-        ("platform", kind, os.uname().machine, kind in ("", os.uname().machine)),
-        ("platform", system, libc, not older),
-        ("python", f"Python {minor}", own, has_python),
-    ):
-        if not fits:
-            raise Refused(
-                f"the release is built for {needed}, and this machine has {found}; see --{option} of its build"
-            )
+    if kind not in ("", machine):
+        needed, found = kind, machine
+    elif system.startswith("manylinux_") and numbers(libc) < numbers(system):
+        needed, found = system, libc
+    elif not own.startswith(minor + ".") and not shutil.which("python" + minor, path=path or PATH):
+        needed, found = "Python " + minor, own
+    else:
+        return
+    raise Refused(
+        f"the release is built for {needed}, and this machine has {found}; build it with --platform, --python"
+    )
 
 
 def numbers(text: str) -> list[int]:
@@ -658,10 +696,12 @@ def only_files(directory: str, bounds: tuple[str, ...]) -> None:
 
 
 def inside(directory: str, relative: str) -> str:
-    """Return the path of an object in the release; refuse one that would lie outside."""
+    """Return the path of an object in the release, its directory made; refuse one that would lie outside."""
     if "\0" in relative or any(part in ("", ".", "..") for part in relative.split("/")):
         raise Refused(f"{relative!r} under the prefix is no path inside a release")
-    return f"{directory}/{relative}"
+    place = f"{directory}/{relative}"
+    os.makedirs(os.path.dirname(place), exist_ok=True)
+    return place
 
 
 def run_program(*words: str) -> None:

@@ -109,7 +109,7 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
     "a wrong checksum": (
         archive({f"bin/{APP}": STAY}),
         {"s3_bundle_sha256": "0" * 64},
-        "fetch: wrong checksum: sha256 ",
+        "fetch: wrong checksum of ",
     ),
     "a bundle without the program": (archive({"bin/other": STAY}), {}, f"release: the bundle has no bin/{APP}"),
     "a program nobody may run": (archive({f"bin/{APP}": STAY}, 0o600), {}, f"release: bin/{APP} in the bundle is not"),
@@ -126,7 +126,7 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
     "a secret that does not exist": (
         archive({f"bin/{APP}": STAY}),
         {"env": {"SECRET": {"from_ssm": "/no/such"}}},
-        "environment: SECRET: no such SSM parameter: /no/such",
+        "environment: SECRET (/no/such): no such SSM parameter",
     ),
     "a worker that never says hello": (
         archive({f"bin/{APP}": MUTE}),

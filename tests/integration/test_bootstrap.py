@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import re
+import shutil
 import socketserver
 import stat
 import subprocess
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import boto3
@@ -190,7 +192,7 @@ def test_a_missing_bucket_is_named(machine: Machine) -> None:
 
 def test_a_bundle_with_another_checksum_than_the_parents_is_refused(s3: Any, machine: Machine) -> None:
     s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
-    assert failure(machine, s3_bundle_sha256="0" * 64).startswith("fetch: wrong checksum: sha256 ")
+    assert failure(machine, s3_bundle_sha256="0" * 64).startswith("fetch: wrong checksum of proj.tar.gz: ")
 
 
 def test_a_bundle_with_the_parents_checksum_is_accepted(s3: Any, machine: Machine) -> None:
@@ -201,7 +203,7 @@ def test_a_bundle_with_the_parents_checksum_is_accepted(s3: Any, machine: Machin
 def test_a_bundle_with_another_checksum_than_s3_keeps_is_refused(s3: Any, machine: Machine) -> None:
     wrong = base64.b64encode(hashlib.sha256(b"other").digest()).decode()
     s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE, ChecksumAlgorithm="SHA256", ChecksumSHA256=wrong)
-    assert failure(machine).startswith("fetch: wrong checksum: sha256 ")
+    assert failure(machine).startswith("fetch: wrong checksum of proj.tar.gz: ")
 
 
 OLDER = archive({"bin/proj": b"#!/bin/older\n"})
@@ -238,7 +240,7 @@ def test_where_there_are_no_versions_another_bundle_under_the_key_is_refused(s3:
 
 def test_the_sha256_the_parent_pinned_is_compared_too(s3: Any, machine: Machine) -> None:
     put = s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
-    assert failure(machine, edition=pinned(put, sha256="0" * 64)).startswith("fetch: wrong checksum: sha256 ")
+    assert failure(machine, edition=pinned(put, sha256="0" * 64)).startswith("fetch: wrong checksum of proj.tar.gz: ")
 
 
 @pytest.mark.parametrize("then", [b'{"other": 1}', None], ids=["replaced", "gone"])
@@ -274,8 +276,114 @@ def test_a_prefix_is_fetched_whole_and_its_programs_can_be_run(s3: Any, machine:
     assert {name for name in found if (release / name).stat().st_mode & 0o111} == {"bin/proj", "bin/helper"}
 
 
+def told(content: bytes, mode: str = "644") -> dict[str, str]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "mode": mode}
+
+
+#: What `release build` says of a release of two programs, data and a link.
+FILES = {
+    "bin/proj": told(PROGRAM, "755"),
+    "bin/readme": told(b"read"),
+    "lib/tool": told(b"tool", "755"),
+    "lib/alias": {"link": "tool"},
+}
+CONTENTS = {"bin/proj": PROGRAM, "bin/readme": b"read", "lib/tool": b"tool"}
+
+
+def publish(s3: Any, contents: dict[str, bytes], files: dict[str, Any], **manifest: Any) -> bytes:
+    """Put a release under proj/; return its manifest."""
+    text = json.dumps({"name": "proj", "celery_app": "proj", "files": files, **manifest}).encode()
+    for name, content in {**contents, "release.json": text}.items():
+        s3.put_object(Bucket=BUCKET, Key=f"proj/{name}", Body=content)
+    return text
+
+
+def test_a_prefix_with_a_manifest_is_fetched_as_that_says(s3: Any, machine: Machine) -> None:
+    publish(s3, {**CONTENTS, "lib/stranger": b"x"}, FILES)
+    release = machine.installed("proj/")
+    found = {str(path.relative_to(release)): path for path in release.rglob("*") if not path.is_dir()}
+    assert found.keys() == {*FILES, "release.json"}
+    assert {name for name, path in found.items() if path.stat().st_mode & 0o111} == {
+        "bin/proj",
+        "lib/tool",
+        "lib/alias",
+    }
+    assert (release / "lib/alias").readlink() == Path("tool")
+
+
+@pytest.mark.parametrize(
+    ("contents", "files", "manifest", "cause"),
+    [
+        ({**CONTENTS, "lib/tool": b"evil"}, FILES, {}, "fetch: wrong checksum of proj/lib/tool: "),
+        (
+            CONTENTS,
+            {**FILES, "lib/more": told(b"")},
+            {},
+            "fetch: release.json names lib/more, which is not under s3://",
+        ),
+        (
+            CONTENTS,
+            {**FILES, "lib/up": {"link": "../../etc"}},
+            {},
+            "release: up in the bundle leads out of it, to ../..",
+        ),
+        (
+            CONTENTS,
+            {**FILES, "../up": {"link": "x"}},
+            {},
+            "fetch: '../up' under the prefix is no path inside a release",
+        ),
+        (CONTENTS, {**FILES, "lib/alias/x": {"link": "x"}}, {}, "fetch: FileExistsError: "),
+        (CONTENTS, FILES, {"python": "3.1.2"}, "fetch: the release is built for Python 3.1, and this machine has "),
+        (CONTENTS, FILES, {"platform": "riscv64-manylinux_2_39"}, "fetch: the release is built for riscv64, and this "),
+    ],
+    ids=["another file", "a file less", "a link out", "a path out", "a link through a link", "Python", "machine"],
+)
+def test_a_prefix_that_is_not_what_its_manifest_says_is_refused(
+    s3: Any, machine: Machine, contents: dict[str, bytes], files: dict[str, Any], manifest: dict[str, str], cause: str
+) -> None:
+    publish(s3, contents, files, **manifest)
+    assert failure(machine, "proj/").startswith(cause)
+
+
+def test_a_release_for_another_machine_is_refused_before_anything_of_it_is_fetched(s3: Any, machine: Machine) -> None:
+    publish(s3, CONTENTS, FILES, platform="riscv64-manylinux_2_39")
+    failure(machine, "proj/")
+    assert [path.name for path in (machine.root / "srv/proj/release.new").iterdir()] == ["release.json"]
+
+
+def test_an_archive_for_another_python_is_refused(s3: Any, machine: Machine) -> None:
+    manifest = json.dumps({"celery_app": "proj", "python": "3.1.2"}).encode()
+    body = archive({"bin/proj": PROGRAM, "release.json": manifest})
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=body)
+    assert failure(machine).startswith("release: the release is built for Python 3.1, and this machine has 3.")
+
+
+def test_no_pipe_and_no_link_out_of_an_archive_gets_into_a_release(s3: Any, machine: Machine) -> None:
+    for kind, cause in ((tarfile.FIFOTYPE, "is no file"), (tarfile.SYMTYPE, "leads out of it, to /etc/shadow")):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+            entry = tarfile.TarInfo("lib/odd")
+            entry.type, entry.linkname = kind, "/etc/shadow"
+            tar.addfile(entry)
+        s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=buffer.getvalue())
+        assert f"release: odd in the bundle {cause}" in failure(machine)
+        shutil.rmtree(machine.root / "srv")
+
+
+def test_a_bundle_larger_than_the_disk_is_refused_before_it_is_unpacked(
+    s3: Any, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    publish(s3, CONTENTS, FILES)
+    assert failure(machine).startswith("fetch: the disk is too small; set a larger root_volume (OSError: No space left")
+    shutil.rmtree(machine.root / "srv")
+    assert failure(machine, "proj/").startswith("fetch: the disk is too small; set a larger root_volume (OSError: No")
+
+
 def test_an_empty_prefix_is_no_bundle(s3: Any, machine: Machine) -> None:
-    assert failure(machine, "none/") == f"fetch: no such bundle s3://{BUCKET}/none/: nothing is under this prefix"
+    assert failure(machine, "none/") == f"fetch: no such bundle s3://{BUCKET}/none/"
 
 
 def test_an_object_that_would_leave_the_release_is_refused(s3: Any, machine: Machine) -> None:
@@ -304,7 +412,7 @@ def test_references_are_resolved_where_the_secrets_are(
 @pytest.mark.parametrize(
     ("reference", "cause"),
     [
-        ({"from_ssm": "/gone"}, "A: no such SSM parameter: /gone"),
+        ({"from_ssm": "/gone"}, "A (/gone): no such SSM parameter"),
         ({"from_secretsmanager": "gone#key"}, "A (gone#key): secretsmanager.GetSecretValue: ResourceNotFoundException"),
     ],
 )

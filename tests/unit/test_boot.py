@@ -117,7 +117,7 @@ def undocumented(source: str) -> str:
 
 
 def of_annotations(line: ast.stmt) -> bool:
-    return isinstance(line, ast.ImportFrom) and line.module in {"collections.abc", "typing"}
+    return isinstance(line, ast.ImportFrom) and line.module in {"__future__", "collections.abc", "typing"}
 
 
 def told_only(line: ast.stmt) -> bool:

@@ -112,13 +112,14 @@ def test_no_object_under_a_prefix_leaves_the_release(relative: str) -> None:
         bootstrap.inside("/srv/proj/release.new", relative)
 
 
-def test_an_object_under_a_prefix_keeps_its_place() -> None:
-    assert bootstrap.inside("/srv/x", "bin/my app..py") == "/srv/x/bin/my app..py"
+def test_an_object_under_a_prefix_keeps_its_place(tmp_path: Path) -> None:
+    assert bootstrap.inside(str(tmp_path), "bin/my app..py") == f"{tmp_path}/bin/my app..py"
+    assert (tmp_path / "bin").is_dir()
 
 
 def download(checksum: str, content: bytes = b"content") -> bootstrap.Download:
     found = bootstrap.Download.__new__(bootstrap.Download)
-    found.checksum, found.digest = checksum, hashlib.sha256(content)
+    found.key, found.checksum, found.digest = "k", checksum, hashlib.sha256(content)
     return found
 
 
@@ -135,7 +136,7 @@ def test_a_checksum_that_does_not_contradict_is_accepted(checksum: str) -> None:
     ("checksum", "expected"), [(OTHER, None), (WHOLE, "0" * 64)], ids=["kept by S3", "the parent's"]
 )
 def test_a_wrong_checksum_is_refused(checksum: str, expected: str | None) -> None:
-    with pytest.raises(bootstrap.Refused, match=r"wrong checksum: sha256 .*, expected"):
+    with pytest.raises(bootstrap.Refused, match=r"wrong checksum of k: .*, expected"):
         download(checksum).verify(expected)
 
 
@@ -238,13 +239,13 @@ def test_a_key_of_a_secret_may_be_chosen_and_the_secret_is_asked_for_once() -> N
 @pytest.mark.parametrize(
     ("env", "cause"),
     [
-        ({"A": {"from_ssm": "/gone"}}, "A: no such SSM parameter: /gone"),
+        ({"A": {"from_ssm": "/gone"}}, "A (/gone): no such SSM parameter"),
         ({"A": {"from_secretsmanager": "binary"}}, "A (binary): the secret is binary, or no JSON object with this key"),
         ({"A": {"from_secretsmanager": "text#x"}}, "A (text#x): the secret is binary, or no JSON object with this key"),
         ({"A": {"from_secretsmanager": "list#0"}}, "A (list#0): the secret is binary, or no JSON object with this key"),
         ({"A": {"from_secretsmanager": "json#y"}}, "A (json#y): the secret is binary, or no JSON object with this key"),
         ({"A": {"from_secretsmanager": "gone#x"}}, "A (gone#x): secretsmanager.GetSecretValue: ResourceNotFound"),
-        ({"A": {"from_ssm": "/nul"}}, "the value of A has a NUL byte"),
+        ({"A": {"from_ssm": "/nul"}}, "the value of A has a character that no environment can hold"),
     ],
 )
 def test_a_reference_that_gives_no_value_is_named_and_no_value_is(env: dict[str, Any], cause: str) -> None:
@@ -308,10 +309,10 @@ def test_a_release_for_this_machine_is_taken(release: dict[str, str]) -> None:
     [
         (
             {"platform": "riscv64-manylinux_2_39"},
-            "is built for riscv64, and this machine has {machine}; see --platform",
+            "is built for riscv64, and this machine has {machine};",
         ),
         ({"platform": HERE.replace("_2_5", "_2_999")}, "is built for manylinux_2_999, and this machine has glibc 2."),
-        ({"python": "3.1.2"}, "is built for Python 3.1, and this machine has {own}; see --python"),
+        ({"python": "3.1.2"}, "is built for Python 3.1, and this machine has {own};"),
     ],
 )
 def test_a_release_for_another_machine_is_refused(release: dict[str, str], cause: str) -> None:
@@ -335,7 +336,7 @@ def tree(root: Path) -> Path:
 
 
 def only_files(release: Path) -> None:
-    bootstrap.only_files(str(release), (f"{release.parent}/", "/usr/"))
+    bootstrap.only_files(str(release), (f"{release.parent}/release", "/usr/"))
 
 
 @pytest.mark.parametrize("target", ["proj", "../bin/proj", "/usr/bin/env", "nowhere", "self"])
@@ -404,7 +405,12 @@ def test_what_s3_refuses_is_said_in_one_cause(status: int, body: str, cause: str
         (404, "NoSuchVersion", {"etag": '"a"', "version": "v1"}, "no longer the one .* \\(version v1 is gone"),
         (404, "NoSuchKey", {"etag": '"a"'}, "no longer the one"),
         (404, "NoSuchBucket", {"etag": '"a"'}, "no such bucket"),
-        (403, "AccessDenied", {"etag": '"a"', "version": "v1"}, "needs s3:GetObjectVersion"),
+        (
+            403,
+            "AccessDenied",
+            {"etag": '"a"', "version": "v1"},
+            "needs s3:GetObject, for a pinned version s3:GetObjectVersion",
+        ),
     ],
 )
 def test_a_bundle_that_is_not_the_pinned_one_is_said_in_one_cause(
@@ -424,14 +430,15 @@ class Pages(bootstrap.Bucket):
         last = "continuation-token=a%2Fb%3D" in query
         token = "" if last else "<NextContinuationToken>a/b=</NextContinuationToken>"
         name = "p/last%2Bplus" if last else "p/first+space"
-        listing = f"<ListBucketResult xmlns='urn:s3'><Contents><Key>{name}</Key></Contents>{token}</ListBucketResult>"
+        found = f"<Contents><Key>{name}</Key><Size>{len(name)}</Size></Contents><Contents><Key>p/d/</Key></Contents>"
+        listing = f"<ListBucketResult xmlns='urn:s3'>{found}{token}</ListBucketResult>"
         return SimpleNamespace(read=listing.encode)
 
 
 def test_a_prefix_is_listed_page_by_page() -> None:
     pages = Pages(aws(), "s3://releases/p/", {"version": None, "etag": None, "sha256": None})
     pages.queries = []
-    assert list(pages.keys()) == ["p/first space", "p/last+plus"]
+    assert list(pages.listed()) == [("first space", 13), ("last+plus", 13)]
     assert pages.queries[0] == "encoding-type=url&list-type=2&prefix=p%2F"
     assert len(pages.queries) == 2
 
