@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform as machine
 import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import click
 from celery.bin.base import CeleryCommand, CeleryOption
 
 from ..app_path import import_path
+from ..release.progress import Progress
+from ..release.target import IMAGES
 
 
 @click.group(name="release")
@@ -32,7 +36,14 @@ def release() -> None:
     cls=CeleryOption,
     type=click.Path(path_type=Path, dir_okay=False),
     help_group="Release",
-    help="The .tar.gz to write. [default: PROJECT/dist/NAME-REVISION.tar.gz, by git]",
+    help="The .tar.gz or .tar.zst to write. [default: PROJECT/dist/NAME-REVISION.tar.gz, by git]",
+)
+@click.option(
+    "--zst",
+    cls=CeleryOption,
+    is_flag=True,
+    help_group="Release",
+    help="Write a .tar.zst: smaller and faster to unpack, for images that have zstd.",
 )
 @click.option(
     "--app-path",
@@ -45,21 +56,34 @@ def release() -> None:
     cls=CeleryOption,
     type=click.Path(path_type=Path, dir_okay=False),
     help_group="Release",
-    help="The list of dependencies. [default: PROJECT's requirements.txt, else its pyproject.toml]",
+    help="What lists the dependencies: a requirements file, pyproject.toml, uv.lock or pylock.toml. "
+    "[default: PROJECT's uv.lock, pylock.toml, requirements.txt or pyproject.toml, the first there is]",
+)
+@click.option(
+    "--environment",
+    cls=CeleryOption,
+    is_flag=True,
+    help_group="Release",
+    help="Take the versions installed here; and all that is installed, where PROJECT lists no dependencies.",
+)
+@click.option(
+    "--image",
+    cls=CeleryOption,
+    help_group="Runner",
+    help=f"The runners' image, which says Python and C library: {', '.join(IMAGES)}.",
 )
 @click.option(
     "--python",
     cls=CeleryOption,
-    default=machine.python_version,
     help_group="Runner",
-    help="The runners' full Python version: Debian 12 has 3.11.2, Ubuntu 24.04 has 3.12.3. [default: this one's]",
+    help="The runners' full Python version, as in 3.11.2. [default: the image's, else this one's]",
 )
 @click.option(
     "--platform",
     cls=CeleryOption,
-    default=lambda: f"{machine.machine()}-manylinux_2_28",
     help_group="Runner",
-    help="The runners' platform, as in aarch64-manylinux_2_28. [default: this machine's]",
+    help="The runners' architecture, x86_64 or arm64, or full platform, as in aarch64-manylinux_2_28. "
+    "[default: this machine's architecture, and the image's C library]",
 )
 @click.option(
     "--full",
@@ -70,7 +94,17 @@ def release() -> None:
 )
 @click.pass_context
 def build(
-    ctx: click.Context, /, project: Path, name: str | None, output: Path | None, app_path: str | None, **options: Any
+    ctx: click.Context,
+    /,
+    project: Path,
+    name: str | None,
+    output: Path | None,
+    zst: bool,
+    app_path: str | None,
+    image: str | None,
+    python: str | None,
+    platform: str | None,
+    **options: Any,
 ) -> None:
     """Build the release of the application in PROJECT (this directory): code, dependencies, bin/NAME.
 
@@ -80,18 +114,40 @@ def build(
     Prints the file's path, its size in bytes and its SHA-256.
     """
     from ..release import build as build_release
+    from ..release.target import choose
 
+    if zst and output:
+        raise click.UsageError("--output says by its name what is written: leave --zst out")
     app = ctx.obj.app
     name = name or _name(app, project)
     built = build_release(
         project,
         name=name,
         celery_app=app_path or _found(app),
-        output=output or project / "dist" / f"{name}-{_revision(project)}.tar.gz",
-        report=lambda text: click.echo(text, err=True),
+        output=output or project / "dist" / f"{name}-{_revision(project)}.tar.{'zst' if zst else 'gz'}",
+        target=choose(image=image, python=python, platform=platform),
+        progress=Shown(),
         **options,
     )
     click.echo(f"{built.path}\n{built.size}\n{built.sha256}")
+
+
+class Shown(Progress):
+    """Is shown on stderr: as lines, and as bars where that is a terminal."""
+
+    def say(self, text: str) -> None:
+        """Print it."""
+        click.echo(text, err=True)
+
+    @contextmanager
+    def bar(self, label: str, length: int) -> Iterator[Callable[[int], None]]:
+        """Show a bar where it can be seen."""
+        if not sys.stderr.isatty():
+            self.say(label)
+            yield lambda _: None
+            return
+        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
+            yield bar.update
 
 
 def _name(app: Any, project: Path) -> str:

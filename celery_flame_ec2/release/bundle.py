@@ -11,14 +11,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReleaseError
 from . import archive, sources
 from .manifest import NAME, Manifest, files_in
-from .wheels import Installer, Target, Uv, needed
+from .progress import Progress
+from .sources import Dependencies
+from .target import Target, choose
+from .wheels import Installer, Uv, needed
 
 #: Who needs whom for something no runner does: AWS is the parent's business, click-repl is the prompt of `celery amqp`.
 _NOT_FOR_A_RUNNER = frozenset({("celery-flame-ec2", "boto3"), ("celery", "click-repl")})
@@ -43,63 +46,62 @@ def build(
     name: str,
     celery_app: str,
     output: Path,
-    python: str,
-    platform: str,
+    target: Target | None = None,
     requirements: Path | None = None,
+    environment: bool = False,
     full: bool = False,
-    report: Callable[[str], None] = lambda _: None,
+    progress: Progress | None = None,
 ) -> Release:
     """Build the release of `project` at `output`: the same bytes for the same project, versions and target.
 
-    `celery_app` is what `celery -A` takes; `python` the runners' full version; `full` keeps what only a parent needs.
+    `celery_app` is what `celery -A` takes; `target` what runners have, where that is not what this machine has;
+    `requirements` another list of dependencies than the project's own; `environment` takes the versions installed
+    here; `full` keeps what only a parent needs.
 
     Raises:
         ReleaseError: it cannot be built; nothing is left behind.
     """
-    project, output = project.resolve(), output.resolve()
-    target = Target(python=python, platform=platform)
-    _check(project, name, celery_app, output, target)
-    listed = sources.requirements(project, requirements)
+    project, output, target = project.resolve(), output.resolve(), target or choose()
+    progress = progress or Progress()
+    _check(project, name, celery_app, output)
+    dependencies = sources.dependencies(project, requirements, installed=environment)
     with tempfile.TemporaryDirectory(prefix="flame-release-") as directory:
         stage, scratch = Path(directory, "stage"), Path(directory, "scratch")
         scratch.mkdir()
         installer = Uv(target, project, scratch)
-        report(f"copying {project}")
+        progress.say(f"copying {project}")
         sources.copy(project, _module(celery_app), stage / "app", without=output)
-        packages = _install(installer, listed, stage / "lib", full=full, report=report)
-        _check_contents(stage, celery_app, listed, packages)
-        compiled = _compile(stage, target, report)
+        packages = _install(installer, dependencies, stage / "lib", full=full, progress=progress)
+        _check_contents(stage, celery_app, dependencies, packages)
+        compiled = _compile(stage, target, progress)
         _write_start(stage, name)
         manifest = Manifest(
             name=name,
             celery_app=celery_app,
-            python=python,
-            platform=platform,
+            python=target.python,
+            platform=target.platform,
             compiled=compiled,
             git=revision(project),
             packages=packages,
             files=files_in(stage),
         )
         (stage / NAME).write_text(manifest.encode(), encoding="utf-8")
-        report(f"packing {output}")
-        archive.pack(stage, output)
+        archive.pack(stage, output, progress)
     content = output.read_bytes()
     return Release(
         path=output, name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest(), packages=packages
     )
 
 
-def _check(project: Path, name: str, celery_app: str, output: Path, target: Target) -> None:
+def _check(project: Path, name: str, celery_app: str, output: Path) -> None:
     if not project.is_dir():
         raise ReleaseError(f"{project} is not a directory; name the one that holds the application")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name):
         raise ReleaseError(f"a release cannot be named {name!r}: lower-case letters, digits, - and _, at most 63")
     if not re.fullmatch(r"[^\W\d]\w*([.:][^\W\d]\w*)*", celery_app):
         raise ReleaseError(f"{celery_app!r} is not the path of a Celery app; it looks like proj.app:app")
-    if not output.name.endswith((".tar.gz", ".tgz")):
-        raise ReleaseError(f"a release is a .tar.gz or .tgz file, and {output.name} is not called that")
-    if not re.fullmatch(r"3\.\d+(\.\d+)?", target.python):
-        raise ReleaseError(f"{target.python!r} is not a Python version; it looks like 3.11.2")
+    if not output.name.endswith(archive.SUFFIXES):
+        raise ReleaseError(f"a release is called {', '.join(archive.SUFFIXES)}, and {output.name} is not")
 
 
 def _module(celery_app: str) -> str:
@@ -107,16 +109,15 @@ def _module(celery_app: str) -> str:
 
 
 def _install(
-    installer: Installer, listed: Path, lib: Path, *, full: bool, report: Callable[[str], None]
+    installer: Installer, dependencies: Dependencies, lib: Path, *, full: bool, progress: Progress
 ) -> dict[str, str]:
-    report(f"resolving {listed}")
-    resolved = installer.resolve(listed)
+    progress.say(f"resolving {dependencies}")
+    resolved = installer.resolve(dependencies)
     wanted = needed(resolved, () if full else _NOT_FOR_A_RUNNER)
     left_out = [package.name or package.line for package in resolved if package not in wanted]
     if left_out:
-        report(f"leaving out what no runner needs: {', '.join(left_out)}")
-    report(f"installing {len(wanted)} packages")
-    installer.install(wanted, lib)
+        progress.say(f"leaving out what no runner needs: {', '.join(left_out)}")
+    installer.install(wanted, lib, progress)
     packages = {dist.name: dist.version for dist in importlib.metadata.distributions(path=[str(lib)])}
     _prune(lib)
     return dict(sorted(packages.items()))
@@ -150,9 +151,11 @@ def _imports_tests(package: Path, tests: list[Path]) -> bool:
     )
 
 
-def _check_contents(stage: Path, celery_app: str, listed: Path, packages: Mapping[str, str]) -> None:
+def _check_contents(stage: Path, celery_app: str, dependencies: Dependencies, packages: Mapping[str, str]) -> None:
     if "celery-flame-ec2" not in packages:
-        raise ReleaseError(f"{listed} does not ask for celery-flame-ec2, without which no runner can start; add it")
+        raise ReleaseError(
+            f"{dependencies} does not ask for celery-flame-ec2, without which no runner can start; add it"
+        )
     if not any(sources.holds(stage / part, _module(celery_app)) for part in ("app", "lib")):
         raise ReleaseError(
             f"the release would not hold {celery_app}: the project has no {_module(celery_app).partition('.')[0]}, "
@@ -160,18 +163,24 @@ def _check_contents(stage: Path, celery_app: str, listed: Path, packages: Mappin
         )
 
 
-def _compile(stage: Path, target: Target, report: Callable[[str], None]) -> bool:
+def _compile(stage: Path, target: Target, progress: Progress) -> bool:
     """Byte-compile everything, so that no runner has to; tell whether a Python that can do it was found."""
     interpreter = _interpreter(target.minor)
     if interpreter is None:
-        report(f"not compiling: there is no python{target.minor} here, so runners start some seconds later")
+        progress.say(f"not compiling: there is no python{target.minor} here, so runners start some seconds later")
         return False
-    report(f"compiling with {interpreter}")
-    # Files that cannot be compiled are no reason to stop: packages ship templates and code for other versions.
-    subprocess.run(
-        [interpreter, "-m", "compileall", "-qq", "-f", "--invalidation-mode", "unchecked-hash", "-s", stage, stage],
-        env={**os.environ, "PYTHONHASHSEED": "0"}, check=False,
-    )  # fmt: skip
+    # Files that cannot be compiled are no reason to stop: packages ship templates and code for other versions. What is
+    # compiled depends on which strings the interpreter knows: it may know nothing of this machine.
+    command = [interpreter, "-S", "-s", "-m", "compileall", "-f", "--invalidation-mode", "unchecked-hash", "-s"]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    with (
+        progress.bar(f"compiling with {interpreter}", sum(1 for _ in stage.rglob("*.py"))) as advance,
+        subprocess.Popen(
+            [*command, stage, stage], cwd=stage, env=environ | {"PYTHONHASHSEED": "0"}, stdout=subprocess.PIPE
+        ) as compiling,
+    ):
+        for line in compiling.stdout or ():
+            advance(line.startswith(b"Compiling "))
     return True
 
 

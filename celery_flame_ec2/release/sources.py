@@ -1,30 +1,99 @@
-"""Which files of a project go into its release?"""
+"""What of a project goes into its release?"""
 
 from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ReleaseError
 
 _NEVER = (".*", "__pycache__", "*.pyc", "*.pyo", "*.egg-info", "node_modules")
 _NOT_AT_THE_TOP = ("build", "dist", "tests", "test")
+_UV_LOCK = "uv.lock"
+_LOCKS = (_UV_LOCK, "pylock.toml")
+_FOREIGN_LOCKS = ("poetry.lock", "pdm.lock", "Pipfile.lock")
+_LISTS = ("requirements.txt", "pyproject.toml")
 
 
-def requirements(project: Path, chosen: Path | None) -> Path:
-    """Return the file that lists what the project depends on.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dependencies:
+    """What says which packages a project needs, and in which versions.
+
+    `listed` is a requirements file or pyproject.toml, and None where all that is pinned is needed. Versions are those
+    of `locked` (uv.lock, pylock.toml), or where `installed` those of this environment, or else the newest that fit.
+    """
+
+    listed: Path | None
+    locked: Path | None = None
+    installed: bool = False
+
+    def __str__(self) -> str:
+        pinned = "this environment" if self.installed else str(self.locked or "")
+        return f"{self.listed} with the versions of {pinned}" if self.listed and pinned else str(self.listed or pinned)
+
+
+def dependencies(project: Path, chosen: Path | None = None, *, installed: bool = False) -> Dependencies:
+    """Return what the project depends on: by the `chosen` file, else by what of the project says it most exactly.
 
     Raises:
-        ReleaseError: there is none.
+        ReleaseError: nothing says it, or a lock file that uv cannot read says it more exactly.
     """
-    for path in [chosen] if chosen else [project / "requirements.txt", project / "pyproject.toml"]:
-        if path.is_file():
-            return path.resolve()
-    missing = f"there is no {chosen}" if chosen else f"{project} has neither requirements.txt nor pyproject.toml"
-    raise ReleaseError(f"{missing}; name the file that lists the dependencies (--requirements)")
+    if chosen and not chosen.is_file():
+        raise ReleaseError(f"there is no {chosen}; name the file that lists the dependencies (--requirements)")
+    if installed:
+        if chosen and _is_lock(chosen):
+            raise ReleaseError(f"versions are either those of {chosen} or those of this environment; leave one out")
+        return Dependencies(listed=_resolved(chosen or _list_of(project)), installed=True)
+    file = chosen or next(_files(project, _LOCKS), None)
+    if file and _is_lock(file):
+        return Dependencies(listed=_resolved(_list_beside(file)), locked=file.resolve())
+    return Dependencies(listed=_resolved(file) or _only_list(project))
+
+
+def _resolved(path: Path | None) -> Path | None:
+    return path.resolve() if path else None
+
+
+def _files(directory: Path, names: Iterable[str]) -> Iterator[Path]:
+    return (directory / name for name in names if (directory / name).is_file())
+
+
+def _is_lock(file: Path) -> bool:
+    return file.name == _UV_LOCK or re.fullmatch(r"pylock(\.[^.]+)?\.toml", file.name) is not None
+
+
+def _list_of(directory: Path) -> Path | None:
+    return next(_files(directory, _LISTS), None)
+
+
+def _list_beside(lock: Path) -> Path | None:
+    """Return what a lock file is of: uv's is of the pyproject.toml beside it and of nothing else."""
+    if lock.name != _UV_LOCK:
+        return _list_of(lock.parent)
+    for path in _files(lock.parent, ["pyproject.toml"]):
+        return path
+    raise ReleaseError(f"there is no pyproject.toml beside {lock}, which it is of")
+
+
+def _only_list(project: Path) -> Path:
+    found = _list_of(project)
+    if found is None or found.name == "pyproject.toml":
+        for foreign in _files(project, _FOREIGN_LOCKS):
+            raise ReleaseError(
+                f"uv cannot read {foreign}: export it to requirements.txt, or name the file that lists the "
+                "dependencies without its versions (--requirements)"
+            )
+    if found is None:
+        raise ReleaseError(
+            f"{project} has no uv.lock, pylock.toml, requirements.txt or pyproject.toml; name the file that lists "
+            "the dependencies (--requirements), or take what is installed here (--environment)"
+        )
+    return found.resolve()
 
 
 def holds(directory: Path, module: str) -> bool:

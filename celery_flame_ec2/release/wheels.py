@@ -7,37 +7,24 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote
 
 from ..errors import ReleaseError
+from .pins import PACKAGERS, pins_of_environment, pins_of_export, pins_of_lock, read_toml
+from .progress import Progress
+from .sources import Dependencies
+from .target import Target
 
 _NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)(?:==| @ )")
-_LOCKED_NAME = re.compile(r'^name = "([^"]+)"', re.MULTILINE)
-_LOCKED_PATH = re.compile(r'^(?:directory|archive) = \{ path = "([^"]+)"', re.MULTILINE)
 _NO_WHEEL = re.compile(
     r"(?:Because|and|that) (?:only |all versions of )?`?([A-Za-z0-9][\w.-]*)\S* ha(?:s|ve) no (?:usable )?wheels"
     r"|Building source distributions for `([\w.-]+)` is disabled"
     r"|Failed to (?:download and )?build `([\w.-]+)=="
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
-    """What a runner has: its full Python version ("3.11.2"), and its platform as uv names it."""
-
-    python: str
-    platform: str
-
-    @property
-    def minor(self) -> str:
-        return ".".join(self.python.split(".")[:2])
-
-    def __str__(self) -> str:
-        return f"Python {self.python} on {self.platform}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,10 +49,10 @@ class Locked:
 class Installer(Protocol):
     """Resolves and installs for a machine that is not this one."""
 
-    def resolve(self, requirements: Path) -> list[Package]:
-        """Return everything the requirements come to. Raises ReleaseError."""
+    def resolve(self, dependencies: Dependencies) -> list[Package]:
+        """Return everything the dependencies come to. Raises ReleaseError."""
 
-    def install(self, packages: Iterable[Package], directory: Path) -> None:
+    def install(self, packages: Sequence[Package], directory: Path, progress: Progress) -> None:
         """Unpack the packages' wheels into `directory`. Raises ReleaseError."""
 
 
@@ -88,23 +75,45 @@ class Uv:
 
     def __init__(self, target: Target, project: Path, scratch: Path) -> None:
         self._target, self._project, self._program = target, project, find_uv()
-        self._scratch, self._built = scratch, list[str]()
+        self._scratch, self._built, self._pins = scratch, list[str](), tuple[str, ...]()
         # setuptools would build in the source's own `build`, and ship what lies there from modules long deleted
         self._build = scratch / "build.cfg"
         self._build.write_text(f"[build]\nbuild_base = {scratch}\n[egg_info]\negg_base = {scratch}\n")
 
-    def resolve(self, requirements: Path) -> list[Package]:
+    def resolve(self, dependencies: Dependencies) -> list[Package]:
+        listed, self._pins = self._files(dependencies)
+        words = ("compile", str(listed), *self._pins)
         # here and in `install`: uv's cache alone would not notice a changed module of a source
-        locked = read_lock(self._run("compile", str(requirements), "--format", "pylock.toml", "--refresh"))
+        locked = read_lock(self._pip(*words, "--format", "pylock.toml", "--refresh"))
         self._built = [one.name for one in locked if one.built]
         wheels = [word for one in locked if not one.built for word in ("--only-binary", one.name)]
         named = {self._resolved(one.path): one.name for one in locked if one.path}
-        return [
+        packages = [
             self._with_name(package, named)
-            for package in parse(
-                self._run("compile", str(requirements), "--no-header", "--annotation-style", "split", *wheels)
-            )
+            for package in parse(self._pip(*words, "--no-header", "--annotation-style", "split", *wheels))
         ]
+        return needed(packages, {(f"-r {listed}", tool) for tool in PACKAGERS} if not dependencies.listed else ())
+
+    def _files(self, dependencies: Dependencies) -> tuple[Path, tuple[str, ...]]:
+        """Return the file that lists what is needed, and words that have uv keep to its versions and hashes."""
+        pins = self._scratch / "pins.txt"
+        if lines := self._pinned(dependencies):
+            pins.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        elif "--hash=" in (dependencies.listed or pins).read_text(encoding="utf-8", errors="replace"):
+            pins = dependencies.listed or pins
+        else:
+            return dependencies.listed or pins, ()
+        return dependencies.listed or pins, ("--constraints", str(pins))
+
+    def _pinned(self, dependencies: Dependencies) -> list[str]:
+        if dependencies.installed:
+            return pins_of_environment()
+        if dependencies.locked is None:
+            return []
+        if dependencies.locked.name != "uv.lock":
+            return pins_of_lock(dependencies.locked)
+        place = ("--project", str(dependencies.locked.parent), "--python", sys.executable)
+        return pins_of_export(self._run("export", "--locked", "--no-dev", "--no-emit-project", *place))
 
     def _with_name(self, package: Package, named: Mapping[Path, str]) -> Package:
         if package.name:
@@ -116,22 +125,47 @@ class Uv:
     def _resolved(self, path: str) -> Path:
         return (self._project / path).resolve()
 
-    def install(self, packages: Iterable[Package], directory: Path) -> None:
+    def install(self, packages: Sequence[Package], directory: Path, progress: Progress) -> None:
         directory.mkdir()
         listed = self._scratch / "wanted.txt"
         listed.write_text("".join(f"{package.line}\n" for package in packages))
         anew = [word for name in self._built for word in ("--no-binary", name, "--refresh-package", name)]
-        into = ("--target", str(directory), "-r", str(listed))
-        self._run("install", "--no-deps", "--only-binary", ":all:", *anew, *into)
+        into = ("--target", str(directory), "-r", str(listed), *self._pins)
+        with progress.bar(f"installing {len(packages)} packages", len(packages)) as advance:
+            done = 0
 
-    def _run(self, *words: str) -> str:
+            def look() -> None:
+                nonlocal done
+                there = len(list(directory.glob("*.dist-info")))
+                advance(there - done)
+                done = there
+
+            self._pip("install", "--no-deps", "--only-binary", ":all:", *anew, *into, look=look)
+            look()
+
+    def _pip(self, *words: str, look: Callable[[], None] = lambda: None) -> str:
         machine = ("--python-version", self._target.python, "--python-platform", self._target.platform)
-        command = [self._program, "pip", *words, *machine, "--python", sys.executable, "--quiet"]
+        return self._run("pip", *words, *machine, "--python", sys.executable, look=look)
+
+    def _run(self, *words: str, look: Callable[[], None] = lambda: None) -> str:
         environ = {**os.environ, "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1", "DIST_EXTRA_CONFIG": str(self._build)}
-        done = subprocess.run(command, cwd=self._project, env=environ, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise ReleaseError(explain(done.stderr, self._target))
-        return done.stdout
+        with subprocess.Popen(
+            [self._program, *words, "--quiet"],
+            cwd=self._project, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        ) as uv:  # fmt: skip
+            told, complained = _outcome(uv, look)
+        if uv.returncode:
+            raise ReleaseError(explain(complained, self._target))
+        return told
+
+
+def _outcome(running: subprocess.Popen[str], look: Callable[[], None]) -> tuple[str, str]:
+    """Return what a program printed when it is over; until then look ten times a second at what it does."""
+    while True:
+        try:
+            return running.communicate(timeout=0.1)
+        except subprocess.TimeoutExpired:
+            look()
 
 
 def find_uv() -> str:
@@ -151,15 +185,15 @@ def find_uv() -> str:
 
 
 def read_lock(text: str) -> list[Locked]:
-    """Read what of a pylock.toml tells where packages come from. Pure."""
+    """Read what of uv's pylock.toml tells where packages come from."""
     return [
         Locked(
-            name=name[1],
-            built=bool(re.search(r"^(directory|vcs|archive(?!.*\.whl\b)) = ", block, re.MULTILINE)),
-            path=path[1] if (path := _LOCKED_PATH.search(block)) else None,
+            name=package["name"],
+            built="vcs" in package or bool(source and not str(source.get("path", source.get("url"))).endswith(".whl")),
+            path=source.get("path"),
         )
-        for block in text.split("[[packages]]")[1:]
-        if (name := _LOCKED_NAME.search(block))
+        for package in read_toml("pylock.toml", text).get("packages", [])
+        for source in [package.get("directory") or package.get("archive") or {}]
     ]
 
 

@@ -7,15 +7,19 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from celery_flame_ec2.errors import ReleaseError
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.release import Release, build, bundle
+from celery_flame_ec2.release import Release, build, bundle, sources
 from celery_flame_ec2.release.manifest import Manifest, files_in
-from celery_flame_ec2.release.wheels import Target, Uv
+from celery_flame_ec2.release.progress import Progress
+from celery_flame_ec2.release.sources import Dependencies
+from celery_flame_ec2.release.target import Target
+from celery_flame_ec2.release.wheels import Uv, find_uv
 from celery_flame_ec2.runner import Limits
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +29,7 @@ PLATFORM = f"{platform.machine()}-manylinux_2_28"
 
 
 def build_example(project: Path, output: Path, **options) -> Release:
-    given = {"name": "proj", "celery_app": "proj.app:app", "python": PYTHON, "platform": PLATFORM}
+    given = {"name": "proj", "celery_app": "proj.app:app", "target": Target(python=PYTHON, platform=PLATFORM)}
     return build(project, output=output, **{**given, **options})
 
 
@@ -83,7 +87,7 @@ class TestResolving:
             scratch = tmp_path / python
             scratch.mkdir()
             uv = Uv(Target(python=python, platform=PLATFORM), tmp_path, scratch)
-            return {package.name for package in uv.resolve(requirements)}
+            return {package.name for package in uv.resolve(Dependencies(listed=requirements))}
 
         return resolve
 
@@ -93,8 +97,9 @@ class TestResolving:
 
     def test_a_package_without_a_wheel_is_named_and_nothing_stays(self, tmp_path: Path):
         sources_only = project(tmp_path / "project", "docopt==0.6.2\n")
+        target = Target(python="3.11.2", platform="aarch64-manylinux_2_28")
         with pytest.raises(ReleaseError, match=r"^docopt has no wheel for Python 3\.11\.2 on aarch64-manylinux_2_28"):
-            build_example(sources_only, tmp_path / "out/x.tar.gz", python="3.11.2", platform="aarch64-manylinux_2_28")
+            build_example(sources_only, tmp_path / "out/x.tar.gz", target=target)
         assert not (tmp_path / "out").exists()
 
     def test_a_release_that_could_not_start_as_a_child_is_refused(self, tmp_path: Path):
@@ -133,8 +138,87 @@ class TestResolving:
         scratch = directory / f"{name}-scratch"
         scratch.mkdir()
         uv = Uv(Target(python=PYTHON, platform=PLATFORM), directory, scratch)
-        uv.install(uv.resolve(listed), directory / name)
+        uv.install(uv.resolve(Dependencies(listed=listed)), directory / name, Progress())
         return directory / name
+
+
+class TestPins:
+    """What is small and has several versions: iniconfig."""
+
+    PYPROJECT = """\
+[project]
+name = "mine"
+version = "1"
+requires-python = ">=3.10"
+dependencies = ["iniconfig"]
+"""
+    OLD = "iniconfig==1.1.1"
+    SHA256 = "011e24c64b7f47f6ebd835bb12a743f2fbe9a26d4cecaa7f53bc4f35ee9da8b3"
+
+    def uv(self, directory: Path) -> Uv:
+        scratch = directory / "scratch"
+        scratch.mkdir()
+        return Uv(Target(python=PYTHON, platform=PLATFORM), directory, scratch)
+
+    @pytest.fixture
+    def locked(self, tmp_path: Path) -> Path:
+        (tmp_path / "pyproject.toml").write_text(self.PYPROJECT)
+        command = [find_uv(), "lock", "--quiet", "--python", sys.executable, "--upgrade-package", self.OLD]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        return tmp_path
+
+    def test_versions_are_those_of_uv_lock(self, locked: Path):
+        resolved = self.uv(locked).resolve(sources.dependencies(locked))
+        assert [package.line for package in resolved] == [self.OLD]
+
+    def test_a_lock_that_does_not_fit_its_project_any_more_is_refused(self, locked: Path):
+        (locked / "pyproject.toml").write_text(self.PYPROJECT.replace('"iniconfig"', '"iniconfig>=2"'))
+        with pytest.raises(ReleaseError, match=r"uv\.lock. needs to be updated"):
+            self.uv(locked).resolve(sources.dependencies(locked))
+
+    @pytest.mark.parametrize("listed", [None, "iniconfig"])
+    def test_a_file_that_is_not_the_locked_one_is_refused(self, tmp_path: Path, listed: str | None):
+        (tmp_path / "pylock.toml").write_text(PYLOCK.format(sha256=self.SHA256.replace("0", "f")))
+        if listed:
+            (tmp_path / "requirements.txt").write_text(listed)
+        uv = self.uv(tmp_path)
+        resolved = uv.resolve(sources.dependencies(tmp_path))
+        assert [package.line for package in resolved] == [self.OLD]
+        with pytest.raises(ReleaseError, match=r"Hash mismatch for .iniconfig==1\.1\.1"):
+            uv.install(resolved, tmp_path / "lib", Progress())
+
+    def test_a_hash_in_a_requirements_file_is_held_to_as_well(self, tmp_path: Path):
+        listed = tmp_path / "requirements.txt"
+        listed.write_text(f"{self.OLD} --hash=sha256:{self.SHA256.replace('0', 'f')}\n")
+        uv = self.uv(tmp_path)
+        with pytest.raises(ReleaseError, match=r"Hash mismatch for .iniconfig==1\.1\.1"):
+            uv.install(uv.resolve(sources.dependencies(tmp_path)), tmp_path / "lib", Progress())
+
+    def test_the_right_file_is_installed(self, tmp_path: Path):
+        (tmp_path / "pylock.toml").write_text(PYLOCK.format(sha256=self.SHA256))
+        uv = self.uv(tmp_path)
+        uv.install(uv.resolve(sources.dependencies(tmp_path)), tmp_path / "lib", Progress())
+        assert (tmp_path / "lib/iniconfig/__init__.py").is_file()
+
+    def test_versions_are_those_of_this_environment(self, tmp_path: Path):
+        (tmp_path / "requirements.txt").write_text("celery[redis]")
+        resolved = self.uv(tmp_path).resolve(sources.dependencies(tmp_path, installed=True))
+        lines = {package.line for package in resolved}
+        assert lines >= {f"{name}=={version(name)}" for name in ("celery", "kombu", "redis")}
+        assert "pytest" not in {package.name for package in resolved}
+
+
+PYLOCK = """\
+lock-version = "1.0"
+created-by = "test"
+[[packages]]
+name = "iniconfig"
+version = "1.1.1"
+[[packages.wheels]]
+name = "iniconfig-1.1.1-py2.py3-none-any.whl"
+[packages.wheels.hashes]
+sha256 = "{sha256}"
+"""
 
 
 class TestBundle:
@@ -267,9 +351,23 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def done(celery, output: Path) -> subprocess.CompletedProcess[str]:
+def done(copied: Path, output: Path, tmp_path_factory) -> subprocess.CompletedProcess[str]:
+    """Another build of the same project: by an operator, elsewhere, with other habits."""
+    elsewhere = tmp_path_factory.mktemp("else") / "where"
+    shutil.copytree(copied, elsewhere)
     options = ("--name", "proj", "--python", PYTHON, "--output", str(output))
-    return celery("-A", "proj.app", "flame", "release", "build", *options)
+    command = [sys.executable, "-m", "celery", "-A", "proj.app", "flame", "release", "build", *options]
+    habits = {
+        "LC_ALL": "tr_TR.UTF-8",
+        "LANG": "C",
+        "TZ": "Asia/Kathmandu",
+        "PYTHONHASHSEED": "7",
+        "PYTHONOPTIMIZE": "1",
+    }
+    return subprocess.run(
+        command, cwd=elsewhere / "examples/proj", env=os.environ | habits, umask=0o077,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
 
 
 class TestCommand:

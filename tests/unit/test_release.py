@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from celery_flame_ec2.errors import ReleaseError
 from celery_flame_ec2.release import archive, build, bundle, sources
-from celery_flame_ec2.release.wheels import Locked, Package, Target, explain, needed, parse, read_lock
+from celery_flame_ec2.release.progress import Progress
+from celery_flame_ec2.release.target import Target
+from celery_flame_ec2.release.wheels import Locked, Package, explain, needed, parse, read_lock
 
 TARGET = Target(python="3.11.2", platform="x86_64-manylinux_2_28")
 
@@ -47,6 +53,13 @@ def tree(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     return root
+
+
+def unpacked(path: Path) -> io.BytesIO:
+    content = path.read_bytes()
+    if path.suffix == ".zst":
+        return io.BytesIO(zstandard.ZstdDecompressor().decompressobj().decompress(content))
+    return io.BytesIO(gzip.decompress(content))
 
 
 def names_in(root: Path) -> list[str]:
@@ -147,32 +160,41 @@ class TestExplain:
         )
 
 
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.zst"])
 class TestArchive:
-    def test_neither_time_nor_order_nor_owner_nor_umask_is_seen(self, tmp_path: Path):
+    def test_neither_time_nor_order_nor_owner_nor_umask_is_seen(self, tmp_path: Path, suffix: str):
         one, two = tree(tmp_path / "one", "a/x", "b"), tree(tmp_path / "two", "b", "a/x")
         os.utime(two / "b", (1, 1))
         (two / "a").chmod(0o700)
         (two / "a/x").chmod(0o600)
-        archive.pack(one, tmp_path / "one.tar.gz")
-        archive.pack(two, tmp_path / "other-name.tar.gz")
-        assert (tmp_path / "one.tar.gz").read_bytes() == (tmp_path / "other-name.tar.gz").read_bytes()
+        archive.pack(one, tmp_path / f"one{suffix}", Progress())
+        archive.pack(two, tmp_path / f"other-name{suffix}", Progress())
+        assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"other-name{suffix}").read_bytes()
 
-    def test_programs_links_and_content_come_back(self, tmp_path: Path):
+    def test_programs_links_and_content_come_back(self, tmp_path: Path, suffix: str):
         source = tree(tmp_path / "source", "bin/app", "data")
         (source / "bin/app").chmod(0o755)
         (source / "link").symlink_to("data")
-        archive.pack(source, tmp_path / "deep/x.tar.gz")
-        with tarfile.open(tmp_path / "deep/x.tar.gz") as tar:
+        archive.pack(source, tmp_path / f"deep/x{suffix}", Progress())
+        with tarfile.open(fileobj=unpacked(tmp_path / f"deep/x{suffix}")) as tar:
             assert tar.getnames() == ["bin", "bin/app", "data", "link"]
             assert [tar.getmember(name).mode for name in ("bin/app", "data")] == [0o755, 0o644]
             assert tar.getmember("link").linkname == "data"
             assert tar.extractfile("data").read() == b"data"
 
-    def test_a_place_that_cannot_be_written_is_named_and_nothing_stays(self, tmp_path: Path):
-        (tmp_path / "taken").mkdir()
+    def test_a_place_that_cannot_be_written_is_named_and_nothing_stays(self, tmp_path: Path, suffix: str):
+        taken = tmp_path / f"taken{suffix}"
+        taken.mkdir()
         with pytest.raises(ReleaseError, match=r"cannot write .*taken"):
-            archive.pack(tree(tmp_path / "source", "a"), tmp_path / "taken")
+            archive.pack(tree(tmp_path / "source", "a"), taken, Progress())
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_without_zstandard_the_remedy_is_named_and_nothing_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    with pytest.raises(ReleaseError, match=r'written with zstandard.*: pip install "celery-flame-ec2\[release\]"'):
+        archive.pack(tree(tmp_path / "source", "a"), tmp_path / "x.tar.zst", Progress())
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 class TestSources:
@@ -221,17 +243,63 @@ class TestSources:
         with pytest.raises(ReleaseError, match=r"cannot copy .*proj/pipe into the release: .*named pipe"):
             self.copied(project, tmp_path)
 
-    def test_requirements_txt_comes_before_pyproject_toml_and_a_chosen_file_before_both(self, tmp_path: Path):
-        tree(tmp_path, "pyproject.toml")
-        assert sources.requirements(tmp_path, None).name == "pyproject.toml"
-        tree(tmp_path, "requirements.txt", "lock.txt")
-        assert sources.requirements(tmp_path, None).name == "requirements.txt"
-        assert sources.requirements(tmp_path, tmp_path / "lock.txt").name == "lock.txt"
 
-    @pytest.mark.parametrize("chosen", [None, Path("nope.txt")])
-    def test_no_list_of_dependencies_is_an_error_with_the_remedy(self, tmp_path: Path, chosen: Path | None):
-        with pytest.raises(ReleaseError, match="--requirements"):
-            sources.requirements(tmp_path, chosen)
+class TestDependencies:
+    def found(self, project: Path, chosen: str | None = None, **options) -> tuple[str | None, str | None]:
+        found = sources.dependencies(project, project / chosen if chosen else None, **options)
+        return found.listed and found.listed.name, found.locked and found.locked.name
+
+    def test_what_says_it_most_exactly_comes_first(self, tmp_path: Path):
+        tree(tmp_path, "pyproject.toml")
+        assert self.found(tmp_path) == ("pyproject.toml", None)
+        tree(tmp_path, "requirements.txt")
+        assert self.found(tmp_path) == ("requirements.txt", None)
+        tree(tmp_path, "pylock.toml")
+        assert self.found(tmp_path) == ("requirements.txt", "pylock.toml")
+        tree(tmp_path, "uv.lock")
+        assert self.found(tmp_path) == ("pyproject.toml", "uv.lock")
+
+    def test_a_chosen_file_comes_before_all(self, tmp_path: Path):
+        tree(tmp_path, "uv.lock", "pyproject.toml", "requirements.txt", "lock.txt", "other/pylock.worker.toml")
+        assert self.found(tmp_path, "lock.txt") == ("lock.txt", None)
+        assert self.found(tmp_path, "pyproject.toml") == ("pyproject.toml", None)
+        assert self.found(tmp_path, "other/pylock.worker.toml") == (None, "pylock.worker.toml")
+
+    def test_this_environment_gives_versions_for_a_list_and_else_the_list_too(self, tmp_path: Path):
+        tree(tmp_path, "uv.lock")
+        assert self.found(tmp_path, installed=True) == (None, None)
+        tree(tmp_path, "pyproject.toml", "lock.txt")
+        assert self.found(tmp_path, installed=True) == ("pyproject.toml", None)
+        assert self.found(tmp_path, "lock.txt", installed=True) == ("lock.txt", None)
+
+    def test_they_are_told_in_words(self, tmp_path: Path):
+        tree(tmp_path, "uv.lock", "pyproject.toml")
+        assert str(sources.dependencies(tmp_path)).endswith(f"pyproject.toml with the versions of {tmp_path}/uv.lock")
+        assert str(sources.dependencies(tmp_path / "x", installed=True)) == "this environment"
+
+    def test_nothing_at_all_is_an_error_with_both_remedies(self, tmp_path: Path):
+        with pytest.raises(ReleaseError, match=r"no uv\.lock, .*--requirements.*--environment"):
+            sources.dependencies(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("files", "chosen", "options", "told"),
+        [
+            ([], "nope.txt", {}, "there is no .*nope.txt"),
+            (["uv.lock"], None, {}, "there is no pyproject.toml beside .*uv.lock"),
+            (["pyproject.toml", "poetry.lock"], None, {}, "uv cannot read .*poetry.lock: export it"),
+            (["Pipfile.lock"], None, {}, "uv cannot read .*Pipfile.lock: export it"),
+            (["uv.lock"], "uv.lock", {"installed": True}, "either those of .*uv.lock or those of this environment"),
+        ],
+    )
+    def test_what_contradicts_or_is_lost_is_told(self, tmp_path: Path, files, chosen, options, told):
+        tree(tmp_path, *files)
+        with pytest.raises(ReleaseError, match=told):
+            self.found(tmp_path, chosen, **options)
+
+    def test_a_foreign_lock_beside_its_export_is_no_hindrance(self, tmp_path: Path):
+        tree(tmp_path, "pyproject.toml", "poetry.lock", "requirements.txt")
+        assert self.found(tmp_path) == ("requirements.txt", None)
+        assert self.found(tmp_path, "pyproject.toml") == ("pyproject.toml", None)
 
 
 class TestPrune:
@@ -265,15 +333,14 @@ class TestRefusals:
             ({"name": "../x"}, "a release cannot be named '../x'"),
             ({"celery_app": "proj app"}, "'proj app' is not the path of a Celery app"),
             ({"celery_app": "-A"}, "'-A' is not the path of a Celery app"),
-            ({"output": Path("x.zip")}, "a release is a .tar.gz or .tgz file, and x.zip is not"),
-            ({"python": "three"}, "'three' is not a Python version; it looks like 3.11.2"),
+            ({"output": Path("x.zip")}, "a release is called .tar.gz, .tgz, .tar.zst, and x.zip is not"),
             ({"project": Path("/nonexistent")}, "/nonexistent is not a directory"),
         ],
     )
     def test_what_cannot_work_is_refused_before_anything_is_done(self, tmp_path: Path, change: dict, told: str):
         good = {
             "project": tmp_path, "name": "proj", "celery_app": "proj.app:app", "output": tmp_path / "x.tar.gz",
-            "python": "3.11.2", "platform": "x86_64-manylinux_2_28",
+            "target": TARGET,
         }  # fmt: skip
         with pytest.raises(ReleaseError) as caught:
             build(**{**good, **change})
