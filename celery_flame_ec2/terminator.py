@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
+import json
 import logging
 import operator
 import signal
@@ -90,6 +92,7 @@ class Terminator:
         self._drain_began_at = 0.0
         self._last_beat = float("-inf")
         self._said: Word | None = None
+        self._node, self._written = "", ""
         self._said_at = self._started_at
         self._over = threading.Event()
         self._thread = threading.Thread(target=self.run, name="flame-terminator", daemon=True)
@@ -147,6 +150,7 @@ class Terminator:
     def attach(self, consumer: Any) -> None:
         """Take the worker's consumer; it is connected anew after each loss of the broker."""
         self._consumer, self._lost_since, self._not_consuming_since = consumer, None, None
+        self._node = consumer.hostname
 
     def detach(self) -> None:
         """The connection was lost, or is being closed; the last moment at which this runner can speak."""
@@ -170,6 +174,7 @@ class Terminator:
             self._last_beat = now
             self._consumer.call_soon(self._say, self._consumer)
         self._speak_up(now)
+        self._write_down()
 
     def _notice_quiet(self, held: int, now: float) -> None:
         taken = state.all_total_count[0]
@@ -291,6 +296,18 @@ class Terminator:
         self._said, self._said_at = self.word(), now
         self._voice.say(self._said)
 
+    def _write_down(self) -> None:
+        """Keep in the file that says hello how this runner is: a release's `status` reads it."""
+        reason = self.ending.reason if self.ending is not None else ""
+        told = json.dumps({"worker": self._node, "state": self._state.value, "reason": reason})
+        if self._hello_file is None or self._hello_at is None or told == self._written:
+            return
+        self._written = told
+        partial = self._hello_file.with_suffix(".new")
+        with contextlib.suppress(OSError):  # a full disk is no reason not to look after the worker
+            partial.write_text(self._written, encoding="utf-8")
+            partial.replace(self._hello_file)
+
     def _has_news(self) -> bool:
         """Tell whether its last word is not true any more; that a busy runner took more tasks is no news."""
         said, word = self._said, self.word()
@@ -339,6 +356,7 @@ class Terminator:
         logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool, extra=told)
         if self._hello_file is not None:
             self._hello_file.touch()
+        self._write_down()
         if self._consumer is not None:
             self._say(self._consumer)  # a solo pool's first task may keep this thread for long
 

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import json
 import os
 import platform
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +24,8 @@ from celery_flame_ec2.release.sources import Dependencies
 from celery_flame_ec2.release.target import Target
 from celery_flame_ec2.release.wheels import Uv, find_uv
 from celery_flame_ec2.runner import Limits
+from tests.waiting import wait_until
+from tests.workers import Program
 
 ROOT = Path(__file__).parents[2]
 #: The running Python's minor version in the patch level of a Debian 12: on 3.11 older than what builds.
@@ -303,16 +308,25 @@ class TestStart:
         )
         assert done.stdout.splitlines()[-1] == "[]"
 
-    @pytest.mark.parametrize("words", [(), ("stop",), ("--help",)])
+    @pytest.mark.parametrize("words", [(), ("stop", "now"), ("--help",)])
     def test_another_word_gets_the_usage_and_exit_code_2(self, unpacked: Path, words: tuple[str, ...]):
         done = run(unpacked, *words)
         assert done.returncode == 2
         assert done.stderr.startswith("usage: ")
 
+    def test_a_wrong_architecture_is_refused_in_one_line_that_names_both(self, unpacked: Path, tmp_path: Path):
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "bin/proj").write_bytes((unpacked / "bin/proj").read_bytes())
+        (tmp_path / "release.json").write_text('{"python": "3.7.1", "platform": "s390x-manylinux_2_28"}')
+        done = subprocess.run([sys.executable, tmp_path / "bin/proj", "start"], capture_output=True, text=True)
+        assert done.returncode == 1
+        assert f"built for s390x, and this machine is {platform.machine()}; " in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
     def test_a_wrong_python_is_refused_in_one_line_that_names_both(self, unpacked: Path, tmp_path: Path):
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin/proj").write_bytes((unpacked / "bin/proj").read_bytes())
-        (tmp_path / "release.json").write_text('{"python": "3.7.1", "celery_app": "proj.app"}')
+        (tmp_path / "release.json").write_text(json.dumps({"python": "3.7.1", "platform": PLATFORM}))
         done = subprocess.run(
             [sys.executable, tmp_path / "bin/proj", "start"],
             env={"PATH": os.devnull}, capture_output=True, text=True, check=False,
@@ -328,12 +342,59 @@ class TestStart:
         program.chmod(0o755)
         (tmp_path / "bin").mkdir()
         (tmp_path / "bin/proj").write_bytes((unpacked / "bin/proj").read_bytes())
-        (tmp_path / "release.json").write_text('{"python": "3.7.1", "celery_app": "proj.app"}')
+        (tmp_path / "release.json").write_text(json.dumps({"python": "3.7.1", "platform": PLATFORM}))
         done = subprocess.run(
             [sys.executable, tmp_path / "bin/proj", "start"],
             env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.stdout == "taken: start\n"
+
+
+class TestWorkers:
+    @pytest.fixture
+    def copy(self, unpacked: Path, tmp_path: Path) -> Path:
+        """A release of this test alone: `stop` ends whatever of it runs."""
+        shutil.copytree(unpacked, tmp_path / "v1", symlinks=True)
+        return tmp_path / "v1"
+
+    @pytest.fixture
+    def worker(self, copy: Path, tmp_path: Path, redis_url: str) -> Iterator[Program]:
+        letter = Parent(owner="test", pool="default", backend="local", queues=("celery",), concurrency=2)
+        program = Program(
+            [str(copy / "bin/proj"), "start"], directory=tmp_path, name="worker",
+            env={"PATH": f"{Path(sys._base_executable).parent}:/usr/bin:/bin", "FLAME_PARENT": letter.encode(),
+                 "BROKER_URL": redis_url, "FLAME_RUNNER_ID": "r1", "FLAME_HELLO_FILE": str(tmp_path / "hello")},
+        )  # fmt: skip
+        program.start()
+        yield program
+        program.stop()
+
+    def test_status_tells_who_runs_and_stop_drains_it(self, copy: Path, worker: Program, tmp_path: Path):
+        worker.says("is up")
+        done = run(copy, "status")
+        told = f"up: pid {worker.pid}, worker flame-r1@{socket.gethostname()}\n"
+        assert (done.returncode, done.stdout, done.stderr) == (0, told, "")
+        done = run(copy, "stop")
+        assert (done.returncode, done.stdout) == (0, f"asked to drain and end: pid {worker.pid}\n"), done.stderr
+        assert "flame: ending: told by SIGTERM" in worker.output
+        assert json.loads((tmp_path / "hello").read_text())["state"] == "ending"
+        done = run(copy, "status")
+        assert (done.returncode, done.stdout) == (3, "not running\n" if os.geteuid() == 0 else MAYBE)
+
+    def test_a_worker_that_has_not_said_hello_is_starting(self, copy: Path, worker: Program, tmp_path: Path):
+        wait_until(lambda: run(copy, "status").returncode == 0, what="the worker being there")
+        os.kill(worker.pid, signal.SIGSTOP)
+        (tmp_path / "hello").unlink(missing_ok=True)
+        told = run(copy, "status").stdout
+        os.kill(worker.pid, signal.SIGCONT)
+        assert told == f"starting: pid {worker.pid}\n"
+
+    def test_where_nothing_runs_both_say_so_with_a_code_of_its_own(self, copy: Path):
+        for word in ("status", "stop"):
+            assert run(copy, word).returncode == 3
+
+
+MAYBE = "nothing runs that this user may see; root may see all\n"
 
 
 @pytest.fixture(scope="module")

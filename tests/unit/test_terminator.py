@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -61,6 +62,7 @@ class Consumer:
     """Runs what is called soon at once, as an event loop that has nothing else to do."""
 
     def __init__(self) -> None:
+        self.hostname = "flame-r1@host"
         self.task_consumer = TaskConsumer()
         self.controller = types.SimpleNamespace(semaphore=LaxBoundedSemaphore(2))
         self.event_dispatcher = self
@@ -321,6 +323,25 @@ def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_fo
     assert len(consumer.said) == 2  # at once, and with the first look
     who = {"runner": "r1", "pool": "p", "owner": "o"}
     assert consumer.said[0] == {**who, "state": "up", "active": 0, "taken": 0, "reason": ""}
+
+
+def test_the_file_says_who_the_worker_is_and_how_it_is(clock: Clock, consumer: Consumer, tmp_path: Path) -> None:
+    hello = tmp_path / "hello"
+    watcher = terminator(clock, consumer, hello)
+    assert json.loads(hello.read_text()) == {"worker": "flame-r1@host", "state": "up", "reason": ""}
+    watcher.tell("a test")
+    at(watcher, clock, 0.25)
+    assert json.loads(hello.read_text()) == {"worker": "flame-r1@host", "state": "ending", "reason": "told by a test"}
+    assert list(tmp_path.iterdir()) == [hello]
+
+
+def test_a_worker_whose_file_cannot_be_written_is_looked_after_all_the_same(
+    clock: Clock, consumer: Consumer, tmp_path: Path
+) -> None:
+    (tmp_path / "hello.new").mkdir()
+    watcher = terminator(clock, consumer, tmp_path / "hello")
+    at(watcher, clock, IDLE)
+    assert watcher.phase is Phase.DRAINING
 
 
 def test_presence_is_repeated_and_ends_with_the_reason(clock: Clock, consumer: Consumer) -> None:
