@@ -13,7 +13,7 @@ WATCHERS := chromium prometheus
 GUESTS := debootstrap iproute2 systemd-container zstd
 
 .PHONY: demo test lint box bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
-	chaos-launch docs-policy endings screenshots soak clean
+	bench-startup chaos-launch docs-policy endings screenshots soak clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -56,6 +56,11 @@ bench-policy: $(VENV)/.tools
 bench-queues: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/python -m benchmarks.queues $(if $(JSON),--json $(JSON))
+
+# from exec of bin/<app> start to the worker's hello, by phases, beside plain Celery
+bench-startup: $(VENV)/.tools
+	.ci/debian $(SERVERS)
+	$(BIN)/python -m benchmarks.startup $(if $(JSON),--json $(JSON))
 
 # how long 200,000 tasks over 11 days take to simulate, on one core
 bench-simulate: $(VENV)/.tools
