@@ -15,7 +15,7 @@ from .edition import Edition
 from .errors import SettingsError
 from .parent import Parent
 from .script import bare, bare_python
-from .unit import program, units
+from .unit import paths, program, units
 
 #: A boot that failed says so in one line of the console, `flame: boot failed: <step>: <cause>`, and powers off.
 #: Steps: boothook, arm, template, metadata, credentials, fetch, unpack, release, environment, start.
@@ -40,6 +40,7 @@ def document(letter: Parent, options: Ec2Options, edition: Edition | None = None
         "letter": json.loads(base64.b64decode(letter.encode())),  # unpacked it is half the size, and legible
         "metadata_token_url": options.instance_metadata_token_url,
         "metadata_url": options.instance_metadata_url,
+        "paths": paths(options),
         "prepared_by_template": False,
         "program": program(options),
         "region": options.region,

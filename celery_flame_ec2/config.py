@@ -190,6 +190,12 @@ class Ec2Options:
         doc="starts the release: a program in it (or an absolute path) and its arguments; ['bin/<app>', 'start'] where "
         "not set; see release.md",
     )
+    hello: str = option(
+        one_of("worker", "start"),
+        default="worker",
+        doc="what tells that a boot went well: the worker's own word or, where the release is another program, that it "
+        "was started; see release.md",
+    )
     stop_command: tuple[str, ...] = option(
         _command, default=(), doc="likewise, run to stop the release; SIGTERM to its process where not set"
     )

@@ -40,6 +40,8 @@ class Pool:
         self, settings: PoolSettings, *, deployment: Settings, backend: Backend, policy: Policy, tell: Tell
     ) -> None:
         self.settings = settings
+        #: Whether its runners say what they do: a program that is no worker of ours knows no words.
+        self.speaks = deployment.backend != "ec2" or settings.ec2.hello == "worker"
         self.roster = Roster(settings.name, visible_within=backend.visible_within)
         #: Tells these settings from others: what failed with others may go well now.
         self.fingerprint = _fingerprint(settings)
@@ -281,7 +283,8 @@ class Pool:
         cause = "" if change.heard else told[launch]
         if cause:
             self._fail(f"{runner.id} did not come up: {cause}", now, kind="boot", launch=launch)
-        reason = cause or change.reason or "it gave no reason"
+        silent = "it gave no reason" if self.speaks else "its program ended"
+        reason = cause or change.reason or silent
         self._tell_end(runner, reason, now, kind="boot" if cause else kind_of(change.reason))
         return reason
 

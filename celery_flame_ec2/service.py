@@ -187,8 +187,7 @@ class Service:
         self._watch.catch_up(anew=self._misses_some())
         words, since = self._watch.words, self._watch.since if self._lost_at > float("-inf") else 0.0
         for pool in self.pools:
-            name = pool.settings.name
-            pool.look(mine.get(name), words, began, hears=self._watch.hears(name), since=since)
+            pool.look(mine.get(pool.settings.name), words, began, hears=self._hears(pool), since=since)
         self._last_demands = self._demands()
         return self._last_demands
 
@@ -248,6 +247,10 @@ class Service:
             held=None if left is None else left > 0,
             seconds_left=round(left, 1) if left is not None and bounded else None,
         )
+
+    def _hears(self, pool: Pool) -> bool:
+        """Tell whether runners of a pool can be heard at all, as far as is known."""
+        return pool.speaks and self._watch.hears(pool.settings.name)
 
     def now(self) -> float:
         """Return the seconds since the epoch, by a clock that is not set while the service runs."""
@@ -320,7 +323,7 @@ class Service:
     # acting
 
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
-        pool.tell(self.now(), hears=self._watch.since is not None and self._watch.hears(pool.settings.name))
+        pool.tell(self.now(), hears=self._watch.since is not None and self._hears(pool))
         plan = pool.decide(demand, self.now(), listing=self.unlisted(pool.settings.name))
         if pool.act(plan, self.now()):
             self._listed_at = float("-inf")
@@ -375,7 +378,7 @@ class Service:
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
                 ours=pool is not None and pool.roster.is_ours(each.id),
                 heard_at=word.heard_at if word else None,
-                since=since[each.id],
+                since=None if pool and not pool.speaks else since[each.id],
                 taken=word.taken if word else 0,
                 waits=each.pool in waits,
             )
@@ -487,7 +490,7 @@ class Service:
         runners, since = pool.roster.runners, self._watch.since
         if all(each.state is RunnerState.BOOTING for each in runners):
             return True  # nobody takes anything
-        if since is None or not self._watch.hears(pool.settings.name):
+        if since is None or not self._hears(pool):
             return False
         if now - since > 2 * REPEAT:
             return True

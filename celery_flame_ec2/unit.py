@@ -32,6 +32,12 @@ def program(options: Ec2Options) -> str:
     return _start(options)[0]
 
 
+def paths(options: Ec2Options) -> list[str]:
+    """Return what must be on the instance: where one is missing systemd starts nothing, not even the unit's report."""
+    found = (value for name, value in options.sandbox.items() if name.endswith("Paths") and value)
+    return sorted({path for value in found for path in value})
+
+
 def command_line(words: Iterable[str]) -> str:
     """Return words as ExecStart= takes them, each as it is; the `:` before the first means that none is a variable.
 
@@ -42,11 +48,14 @@ def command_line(words: Iterable[str]) -> str:
 
 def _release(options: Ec2Options, stop: int, life: int) -> str:
     release = f"/srv/{options.app}/release"
+    worker = options.hello == "worker"
     text = (resources.files(__package__) / "templates" / "release.service").read_text("ascii")
     return text.format(
         app=options.app,
         user=options.user,
         start=command_line(_in(release, _start(options))),
+        hello="" if worker else "ExecStartPost=+/bin/touch /run/flame/started\n",
+        report="release" if worker else "program",
         stop=f"ExecStop=-{command_line(_in(release, options.stop_command))}\n" if options.stop_command else "",
         stop_seconds=stop,
         life_seconds=life,

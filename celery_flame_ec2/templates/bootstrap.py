@@ -215,6 +215,9 @@ class Boot:
             raise Refused(f"the {place} has no {program}")
         if os.stat(path).st_mode & 0o555 != 0o555:
             raise Refused(f"{program} in the {place} is not executable for everyone (chmod 755)")
+        for path in self.document["paths"]:
+            if not os.path.exists(path):
+                raise Refused(f"the image has no {path}, which the option 'sandbox' names")
         os.chmod(fresh, 0o755)  # noqa: S103  an archive of a private directory would lock the release's user out
         shutil.rmtree(f"{self.home}/release", ignore_errors=True)  # an image may have an older one baked in
         os.rename(fresh, f"{self.home}/release")

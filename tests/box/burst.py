@@ -25,9 +25,25 @@ CELERY = [sys.executable, "-m", "celery", "-A", "proj.app"]
 PYTHON = "3.11.2"
 
 
-def build_release(output: Path, project: Path = PROJECT) -> Path:
+def build_release(output: Path, project: Path = PROJECT, app: str = "proj.app") -> Path:
     """Build the example project's release, or another's, with the command an operator would use."""
-    command = [*CELERY, "flame", "release", "build", ".", "--name", "proj", "--python", PYTHON, "--output", str(output)]
+    command = [
+        sys.executable,
+        "-m",
+        "celery",
+        "-A",
+        app,
+        "flame",
+        "release",
+        "build",
+        ".",
+        "--name",
+        "proj",
+        "--python",
+        PYTHON,
+        "--output",
+        str(output),
+    ]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the release cannot be built:\n{done.stdout}{done.stderr}")
@@ -85,9 +101,9 @@ class Burst:
             "C_FORCE_ROOT": "1",
         }
 
-    def parent(self, *words: str, ready: str = r"ready\.|serving ") -> Program:
-        """Start `celery -A proj.app WORDS -l INFO` on the host, and wait until it is at work."""
-        command = [*CELERY, *words, "-l", "INFO"]
+    def parent(self, *words: str, ready: str = r"ready\.|serving ", level: str = "INFO") -> Program:
+        """Start `celery -A proj.app WORDS -l LEVEL` on the host, and wait until it is at work."""
+        command = [*CELERY, *words, "-l", level]
         program = Program(command, directory=self.directory, name=f"parent{len(self.programs)}", env=self.environ)
         program.start()
         self.programs.append(program)

@@ -182,6 +182,30 @@ def test_a_bundle_that_is_no_release_is_refused(s3: Any, machine: Machine, body:
     assert failure(machine).startswith(cause)
 
 
+@pytest.mark.parametrize(
+    ("options", "cause"),
+    [
+        ({"start_command": ("run/me", "bin/proj")}, "release: the bundle has no run/me"),
+        ({"start_command": ("/no/java", "bin/proj")}, "release: the image has no /no/java"),
+        ({"start_command": ("/etc/passwd",)}, "release: /etc/passwd in the image is not executable for everyone"),
+        ({"sandbox": {"ReadWritePaths": ("/no/data", "/tmp")}}, "release: the image has no /no/data, which the option"),
+    ],
+)
+def test_what_the_settings_name_and_the_instance_does_not_have_is_named(
+    s3: Any, machine: Machine, options: dict[str, Any], cause: str
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
+    assert failure(machine, **options).startswith(cause)
+
+
+@pytest.mark.parametrize("program", ["work.sh", "/bin/sh"])
+def test_a_release_without_our_program_is_installed_where_the_start_command_needs_none(
+    s3: Any, machine: Machine, program: str
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=archive({"work.sh": PROGRAM}))
+    assert (machine.installed(start_command=(program, "work.sh")) / "work.sh").exists()
+
+
 def test_a_missing_bundle_is_named(s3: Any, machine: Machine) -> None:
     assert failure(machine, "gone.tar.gz") == f"fetch: no such bundle s3://{BUCKET}/gone.tar.gz"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -324,6 +325,25 @@ def test_where_nobody_can_be_heard_silence_is_no_failure(backend: ListBackend) -
     backend.words = "Task proj.nap succeeded"
     see(pool, [], {}, NOW + 70, hears=False)
     assert pool.roster.failures.count == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "failures", "reason"),
+    [
+        ("flame: ended (exited 0)", 0, "its program ended"),
+        ("flame: boot failed: start: the start command ended (exited 3): no", 1, "start: the start command ended (ex"),
+    ],
+)
+def test_a_program_that_knows_no_words_ends_well_unless_its_console_says_otherwise(
+    backend: ListBackend, words: str, failures: int, reason: str
+) -> None:
+    deployment = dataclasses.replace(settings(hello="start"), backend="ec2")
+    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan, tell=Told())
+    do_round(pool, Demand(waiting=1))
+    backend.words = words
+    see(pool, [], {}, NOW + 70, hears=pool.speaks)
+    assert pool.roster.failures.count == failures
+    assert pool.endings[-1].reason.startswith(reason)
 
 
 @pytest.mark.parametrize("words", ["Task proj.nap succeeded", "flame: boot failed: fetch: no such bundle"])

@@ -313,6 +313,23 @@ def test_a_runners_silence_means_something_only_while_words_arrive(words_arrive:
     assert work.living == (set() if words_arrive else {"lost"})
 
 
+@pytest.mark.parametrize(("backend", "living"), [("ec2", {"program"}), ("local", set())])
+def test_a_program_that_knows_no_words_is_not_ended_for_its_silence_but_at_its_deadline(
+    backend: str, living: set[str]
+) -> None:
+    work = Deployed(hello="start", boot_timeout=10)
+    work.settings = dataclasses.replace(
+        work.settings, backend=backend
+    )  # local runners are workers, whatever is started
+    service, _, lease = work.parent()
+    work.runner("program", deadline=work.clock() + 1000)
+    work.rounds(service, 900, lease)
+    assert work.living == living
+    assert [runner.state for runner in service.pools[0].roster.runners] == [RunnerState.UP] * len(living)
+    work.rounds(service, 200, lease)
+    assert work.living == set()
+
+
 @pytest.mark.parametrize(("booting", "listings"), [(1, 10), (200, 10), (500, 4), (5000, 1)])
 def test_while_runners_come_a_listing_is_trusted_for_longer_the_more_there_are(booting: int, listings: int) -> None:
     work = Deployed()

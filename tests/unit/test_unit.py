@@ -77,6 +77,13 @@ def test_a_stop_command_that_fails_is_no_failure_of_the_release() -> None:
     assert not [line for line in release() if line.startswith("ExecStop=")]
 
 
+def test_a_program_that_says_no_hello_is_taken_at_its_start() -> None:
+    started = {"ExecStartPost=+/bin/touch /run/flame/started", "ExecStopPost=+/bin/sh /run/flame/report program"}
+    assert started <= set(release(hello="start"))
+    assert "ExecStopPost=+/bin/sh /run/flame/report release" in release()
+    assert not [line for line in release() if line.startswith("ExecStartPost")]
+
+
 def test_what_a_user_wants_of_the_sandbox_is_in_the_unit() -> None:
     lines = release(sandbox={"PrivateTmp": False, "ReadWritePaths": ("/data",)})
     assert "ReadWritePaths=/data" in lines

@@ -1,0 +1,178 @@
+"""What may a release be and do: any program, started and stopped as one likes, in a sandbox that lets work be done?"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celery_flame_ec2 import boot
+from celery_flame_ec2.runner import Limits
+from tests.box.bench import APP, Bench
+from tests.box.box import Box
+from tests.box.bundle import archive
+from tests.box.burst import Burst, told
+from tests.box.ec2 import BY_GUEST
+from tests.servers import TlsRedisServer
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.box
+
+PATIENCE = 120.0
+BOOT = 12  #: seconds, a boot_timeout that is soon over
+ODD = [
+    "", ";", "#", "-@+!:|", "%n %i %h %%", "$HOME ${HOME} $$ $MAINPID", "a\"b'c\\", "\\x41\\n\\", " \t\r\n\v\f",
+    "\x01\x1b\x7f\x85\u2028\ufeff", "🔥 grüße", "$(poweroff) `poweroff`", "x" * 5000,
+]  # fmt: skip
+SHOW = """\
+#!/usr/bin/python3
+import json, os, sys, time
+print(os.path.basename(sys.argv[0]), "got", json.dumps(sys.argv[1:]), os.getcwd(), "MAINPID" in os.environ, flush=True)
+if sys.argv[0].endswith("begin"):
+    time.sleep(600)
+"""
+#: Works until it is told to go, and ends as it is told.
+PERL = """\
+use strict;
+$| = 1;
+print "perl works\\n";
+select(undef, undef, undef, 0.1) until -e "$ENV{STATE_DIRECTORY}/go";
+print "perl is done\\n";
+exit 0;
+"""
+#: A worker in another language: takes what is on the list of a Redis at this port, and ends when nothing is left.
+CONSUMER = """\
+use strict;
+use IO::Socket::INET;
+my $redis = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $ARGV[0]) or die "no Redis: $!";
+my $taken = 0;
+while (1) {
+    print $redis "RPOP celery\\r\\n";
+    my $length = <$redis>;
+    last if $length =~ /^\\$-1/;
+    $length =~ /^\\$(\\d+)/ or die "Redis says $length";
+    read($redis, my $message, $1 + 2);
+    $taken++;
+}
+print "perl took $taken tasks\\n";
+"""
+#: As FlameEC2's: commands and an environment, and no word about what it may do.
+BARE_UNIT = "[Service]\nType=simple\nExecStart=/bin/true start\nExecStopPost=/bin/systemctl poweroff\nRestart=no\n"
+
+
+@pytest.fixture
+def bench(open_box: Box) -> Bench:
+    return Bench(box=open_box)
+
+
+def shown(console: str, name: str) -> tuple[Any, ...]:
+    """Return the words that a command got, its directory, and whether it was told the process to stop."""
+    found = re.search(rf"{name} got (\[.*\]) (/\S*) (True|False)", console)
+    assert found, console[-3000:]
+    return json.loads(found[1]), found[2], found[3] == "True"
+
+
+def test_every_word_of_start_and_stop_command_arrives_byte_for_byte(bench: Bench) -> None:
+    bundle = archive({"begin": SHOW, "tools/end": SHOW})
+    options = {"start_command": ("begin", *ODD), "stop_command": ("tools/end", *ODD), "hello": "start"}
+    instance = bench.boot(bundle, **options)
+    bench.box.wait_for_console(instance, "begin got")
+    bench.box.run(instance, "systemctl", "--no-block", "stop", "flame-release.service")
+    assert bench.box.wait_for(instance, "terminated").cause == BY_GUEST
+    console = bench.box.instance(instance).console
+    assert shown(console, "begin") == (ODD, "/srv/proj/release", False)
+    assert shown(console, "end") == (ODD, "/srv/proj/release", True)
+    assert boot.failure(console) is None
+    assert "flame: ended (killed TERM)" in console
+
+
+def test_a_program_that_knows_nothing_of_us_works_beyond_boot_timeout_and_its_end_ends_the_instance(
+    bench: Bench,
+) -> None:
+    commands = {"start_command": ("/usr/bin/perl", "work.pl"), "stop_command": ("end",)}
+    bundle, limits = archive({"work.pl": PERL, "end": SHOW}), Limits(boot_timeout=BOOT)
+    instance = bench.boot(bundle, hello="start", limits=limits, **commands)
+    bench.box.wait_for_console(instance, "perl works")
+    looked = ("systemctl", "show", "--property=ConditionTimestampMonotonic", "--value", "flame-deadman.service")
+    wait_until(lambda: bench.box.run(instance, *looked).stdout.strip() != "0", what="the deadman", timeout=BOOT + 60)
+    assert bench.box.run(instance, "systemctl", "is-active", "flame-release.service").stdout == "active\n"
+    bench.box.run(instance, "touch", "/var/lib/flame-release/go")
+    assert bench.box.wait_for(instance, "terminated").cause == BY_GUEST
+    console = bench.box.instance(instance).console
+    assert boot.failure(console) is None
+    assert "flame: ended (exited 0)" in console
+    assert shown(console, "end") == ([], "/srv/proj/release", False)
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "expected"),
+    [
+        ("#!/bin/sh\necho no database >&2\nexit 3\n", {}, "start: the start command ended (exited 3): no database"),
+        ("#!/bin/sh\n", {"start_command": ("/opt/java", "-x")}, "release: the image has no /opt/java"),
+        (
+            "#!/bin/sh\n",
+            {"sandbox": {"ReadWritePaths": ("/no/data",)}},
+            "release: the image has no /no/data, which the option 'sandbox' names",
+        ),
+    ],
+)
+def test_a_program_that_cannot_work_is_a_boot_that_failed(
+    program: str, options: dict[str, Any], expected: str, bench: Bench
+) -> None:
+    instance = bench.boot(archive({f"bin/{APP}": program}), hello="start", **options)
+    assert bench.failure(instance).startswith(expected)
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[TlsRedisServer]:
+    with TlsRedisServer() as server:
+        yield server
+
+
+def deployed(box: Box, redis: TlsRedisServer, directory: Path, bundle: Path, **pools: dict[str, Any]) -> Burst:
+    redis.talk(b"FLUSHALL\r\n")
+    plain = f"redis://127.0.0.1:{redis.port}/0"
+    burst = Burst(box, directory, broker=plain, results=plain, bundle_url=box.upload(bundle, f"{directory.name}.tgz"))
+    own = {"max": 1, "max_concurrency": 1, "idle_shutdown_after": 3}
+    burst.environ["FLAME_POOLS"] = json.dumps({name: own | options for name, options in pools.items()})
+    return burst
+
+
+def test_a_parent_launches_a_worker_in_another_language_and_takes_its_end_for_one(
+    open_box: Box, redis: TlsRedisServer, tmp_path: Path
+) -> None:
+    bundle = tmp_path / "perl.tar.gz"
+    bundle.write_bytes(archive({"work.pl": CONSUMER}))
+    start = ["/usr/bin/perl", "work.pl", str(redis.port)]
+    pool = {"queues": ["celery"], "hello": "start", "start_command": start}
+    with deployed(open_box, redis, tmp_path, bundle, burst=pool) as burst:
+        parent = burst.parent("flame", "serve")
+        burst.flood(5, 0.1)
+        (instance,) = parent.says(r"pool burst: (i-\w+) ended: its program ended", timeout=PATIENCE)
+        assert told(parent, "ended") == [instance]
+        assert "launch failed" not in parent.output
+    assert "perl took 5 tasks" in open_box.instance(instance).console
+    assert open_box.wait_for(instance, "terminated").cause == BY_GUEST
+
+
+def exposure(bench: Bench, instance: str, unit: str) -> float:
+    said = bench.box.run(instance, "systemd-analyze", "security", "--no-pager", unit).stdout
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", said)
+    assert found, said
+    return float(found[1])
+
+
+def test_systemd_rates_the_unit_as_safe_and_one_like_flame_ec2s_as_unsafe(bench: Bench) -> None:
+    stay = "#!/bin/sh\nexec sleep 600\n"
+    bare = bench.box.bake({"etc/systemd/system/bare.service": BARE_UNIT})
+    instance = bench.boot(archive({f"bin/{APP}": stay}), hello="start", image=bare)
+    bench.box.wait_for_console(instance, "flame: release started")
+    ours, bare_one = (exposure(bench, instance, unit) for unit in ("flame-release.service", "bare.service"))
+    bench.box.cut_power(instance)
+    print(f"systemd-analyze security: {ours} for our unit, {bare_one} for one like FlameEC2's")
+    assert ours <= 1.9
+    assert bare_one >= 9.5
