@@ -11,6 +11,8 @@ from typing import Any
 
 #: Characters of a tag's value, the most there can be.
 LONGEST_TAG = 256
+#: How what is too long for one begins there.
+HASHED = "sha256:"
 MANIFEST = "release.json"
 #: How the names of what S3 keeps beside an object begin, where it is ours.
 FLAME = "flame-"
@@ -42,7 +44,7 @@ class Edition:
 def tag(url: str, version: str | None) -> str:
     """Return what tells an edition from all others in a tag's value; what is too long for one becomes its hash."""
     whole = url if version is None else f"{url}?versionId={version}"
-    return whole if len(whole) <= LONGEST_TAG else f"sha256:{hashlib.sha256(whole.encode()).hexdigest()}"
+    return whole if len(whole) <= LONGEST_TAG else f"{HASHED}{hashlib.sha256(whole.encode()).hexdigest()}"
 
 
 def key_of(key: str) -> str:

@@ -49,6 +49,16 @@ def doctor(ctx: click.Context, as_json: bool, **_: Any) -> None:
     ctx.exit(exit_code(found))
 
 
+def show(found: Collection[Finding], *, as_json: bool) -> None:
+    """Print what was found."""
+    if as_json:
+        click.echo(json.dumps({"findings": [_fields(finding) for finding in found]}, indent=2))
+        return
+    for finding in found:
+        _print(finding)
+    click.echo(_summary(found))
+
+
 class Progress:
     """Says on stderr which check runs, once it takes long."""
 

@@ -1,4 +1,4 @@
-"""What must IAM allow parent and runners, with these settings?"""
+"""What must IAM allow parent, runners and whoever deploys, with these settings?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 
 from ..backends.ec2 import permissions
 from ..backends.ec2.clients import Clients
-from ..backends.ec2.permissions import ANY, DOCTOR, MOST, NO_ROLE, PARENT, RUNNER, Ground
+from ..backends.ec2.permissions import ANY, DEPLOYER, DOCTOR, MOST, NO_ROLE, PARENT, RUNNER, Ground
 from ..config import Settings
 from ..errors import SettingsError
 from ..lease import open_lease
@@ -35,7 +35,7 @@ def _role(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 
 
 @click.command(cls=CeleryCommand, name="iam-policy")
-@click.option("--for", "who", type=click.Choice([PARENT, RUNNER]), help="Print only this one's policy document.")
+@click.option("--for", "who", type=click.Choice([PARENT, RUNNER, DEPLOYER]), help="Print only this one's policy.")
 @click.option("--account", callback=_account, metavar="ID", help="The AWS account; where not given, any.")
 @click.option("--role", callback=_role, metavar="NAME|ARN", help="The role in the runners' instance profile.")
 @click.option("--doctor/--no-doctor", default=True, show_default=True, help="Let the parent run `flame doctor` too.")
@@ -44,7 +44,7 @@ def _role(_: click.Context, __: click.Parameter, value: str | None) -> str | Non
 def iam_policy(
     ctx: click.Context, who: str | None, account: str | None, role: str | None, doctor: bool, **_: Any
 ) -> None:
-    """Print the IAM policies that parent and runners need with these settings, as JSON. Asks nothing of AWS.
+    """Print the IAM policies that parent, runners and who pushes releases need, as JSON. Asks nothing of AWS.
 
     What the policies leave open is said on standard error.
     """
@@ -53,6 +53,7 @@ def iam_policy(
     policies = {
         PARENT: permissions.policy(grounds, PARENT, *[DOCTOR] * doctor),
         RUNNER: permissions.policy(grounds, RUNNER),
+        DEPLOYER: permissions.policy(grounds, DEPLOYER),
     }
     click.echo(json.dumps(policies[who] if who else policies, indent=2))
     for sentence in (*permissions.unknowns(grounds), *_beside(app, policies)):

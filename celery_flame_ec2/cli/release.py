@@ -16,11 +16,16 @@ from celery.bin.base import CeleryCommand, CeleryOption
 from ..app_path import import_path
 from ..release.progress import Progress
 from ..release.target import IMAGES
+from .shelf import check, list_, prune, push
 
 
 @click.group(name="release")
 def release() -> None:
-    """Build what runners run."""
+    """Build what runners run, put it into S3, and look after it there."""
+
+
+for command in (push, check, list_, prune):
+    release.add_command(command)
 
 
 @release.command(cls=CeleryCommand)

@@ -309,7 +309,7 @@ BROKEN: dict[str, tuple[Callable[[Site], None], set[str], Verdict, str]] = {
     "no such subnet": (_foreign_subnet, {"subnets", "launch"}, FAILED, "check options 'subnet_id' and 'region'"),
     "a security group of another network": (_foreign_group, {"security groups"}, FAILED, "'security_group_id'"),
     "a security group that keeps the broker away": (_shut_group, {"security groups"}, FAILED, "(broker)"),
-    "no bundle": (_without_bundle, {"bundle"}, FAILED, "aws s3 cp --checksum-algorithm SHA256"),
+    "no bundle": (_without_bundle, {"bundle"}, FAILED, "flame release push FILE"),
     "no bucket": (_without_bucket, {"bundle"}, FAILED, "'s3_bundle_url'"),
     "another bundle than is meant": (_another_checksum, {"bundle"}, FAILED, "set 's3_bundle_sha256' to"),
     "no profile": (_without_profile, {"instance profile"}, FAILED, "set 'iam_instance_profile'"),
@@ -459,7 +459,7 @@ def test_the_command_speaks_json_and_plain_ascii(site: Site, work: Deployment) -
     found = json.loads(ended.stdout)["findings"]
     (wrong,) = (each for each in found if each["verdict"] == "failed")
     assert wrong["check"] == "bundle"
-    assert "aws s3 cp" in wrong["remedy"]
+    assert "flame release push FILE" in wrong["remedy"]
 
 
 def test_a_worker_with_autoscale_is_the_parent_that_is_asked_for(redis_url: str, tmp_path: Path) -> None:

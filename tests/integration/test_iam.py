@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import logging
@@ -18,9 +19,11 @@ import boto3
 import pytest
 
 from celery_flame_ec2 import boot
-from celery_flame_ec2.backends.ec2 import Ec2Backend
+from celery_flame_ec2.backends.ec2 import Ec2Backend, library, lookups
 from celery_flame_ec2.backends.ec2.checkup import Checkup
-from celery_flame_ec2.backends.ec2.permissions import DOCTOR, PARENT, RUNNER, TABLE, Ground, policy
+from celery_flame_ec2.backends.ec2.permissions import DEPLOYER, DOCTOR, PARENT, RUNNER, TABLE, Ground, policy
+from celery_flame_ec2.backends.ec2.push import push, push_unpacked
+from celery_flame_ec2.backends.ec2.store import Store
 from celery_flame_ec2.board import Board, open_board
 from celery_flame_ec2.board.base import Pin
 from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
@@ -33,6 +36,7 @@ from celery_flame_ec2.templates import bootstrap
 from tests.box.cloud import ROLE, Cloud
 from tests.iam import allows, asks
 from tests.servers import MotoServer
+from tests.unit.test_release_contents import packed
 
 from .conftest import serve
 
@@ -278,7 +282,7 @@ def test_nothing_in_the_table_is_there_for_a_call_that_is_never_made(
         (permission.who, f"{permission.action.partition(':')[0]}:{call}")
         for permission in TABLE
         for call in permission.calls
-        if permission.who != DOCTOR
+        if permission.who not in (DOCTOR, DEPLOYER)
     }
     assert table == made
     assert {p.action for p in TABLE if not p.calls} == {"ec2:CreateTags", "iam:PassRole", "kms:Decrypt"}
@@ -294,6 +298,28 @@ def test_the_parents_policy_allows_every_call_of_the_doctor_and_nothing_for_it_t
             assert allows(document, ask), ask
     made = {call.action for call in cloud.calls}
     assert {call for permission in TABLE if permission.who == DOCTOR for call in permission.calls} <= made
+
+
+def test_the_deployers_policy_allows_every_call_about_releases_and_no_other(
+    world: World, cloud: Cloud, tmp_path: Path
+) -> None:
+    world.launch()
+    cloud.calls.clear()
+    (tmp_path / "2.tar.gz").write_bytes(gzip.compress(packed()))
+    store, ec2 = Store(cloud.client("s3"), cloud.bucket), cloud.client("ec2")
+    push(store, tmp_path / "2.tar.gz", "shop/2.tar.gz", app="proj", progress=lambda _: None)
+    push_unpacked(store, tmp_path / "2.tar.gz", "shop/2/", app="proj", progress=lambda _: None)
+    for each in library.shelved(store, "shop/"):
+        library.fetched(store, each.edition, lambda _: None)
+    assert [release for _, release in library.runners(ec2)] == [world.edition.tag]
+    lookups.architecture(ec2, cloud.image_id)
+    library.remove(store, library.shelved(store, "shop/")[0])
+    document = world.policy(DEPLOYER, account=cloud.account)
+    for call in cloud.calls:
+        for ask in asks(call, cloud):
+            assert allows(document, ask), ask
+    made = {call.action for call in cloud.calls}
+    assert {call for permission in TABLE if permission.who == DEPLOYER for call in permission.calls} == made
 
 
 @pytest.mark.parametrize(
@@ -421,7 +447,7 @@ def test_with_the_printed_policies_everything_works(enforcing: Enforcing, tmp_pa
 
 
 def test_every_action_that_is_called_has_a_deed() -> None:
-    assert {p.action for p in TABLE if p.calls and p.who != DOCTOR} == DEEDS.keys() | {BATCH}
+    assert {p.action for p in TABLE if p.calls and p.who not in (DOCTOR, DEPLOYER)} == DEEDS.keys() | {BATCH}
 
 
 def test_without_the_right_to_ask_for_many_secrets_at_once_they_are_asked_for_one_by_one(enforcing: Enforcing) -> None:

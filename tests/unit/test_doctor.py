@@ -566,8 +566,8 @@ FILES = {
     "another": (head(checksum=SHA), "0" * 64, FAILED, SHA.hex()),
     "in parts": (head(checksum=SHA, suffix="-3"), SHA.hex(), OK, "keeps no SHA-256"),
     "without checksum": (head(), SHA.hex(), OK, "keeps no SHA-256"),
-    "empty": (head(0), None, FAILED, "aws s3 cp"),
-    "missing": (refused("HTTP 404"), None, FAILED, f"aws s3 cp --checksum-algorithm SHA256 FILE {URL}"),
+    "empty": (head(0), None, FAILED, "flame release push FILE"),
+    "missing": (refused("HTTP 404"), None, FAILED, "flame release push FILE"),
     "forbidden": (refused("HTTP 403"), None, UNKNOWN, "s3:GetObject"),
 }
 

@@ -18,7 +18,17 @@ from botocore import xform_name
 import celery_flame_ec2
 from celery_flame_ec2.backends.ec2 import permissions
 from celery_flame_ec2.backends.ec2.clients import Clients
-from celery_flame_ec2.backends.ec2.permissions import DOCTOR, PARENT, RUNNER, TABLE, Ground, policy, size, unknowns
+from celery_flame_ec2.backends.ec2.permissions import (
+    DEPLOYER,
+    DOCTOR,
+    PARENT,
+    RUNNER,
+    TABLE,
+    Ground,
+    policy,
+    size,
+    unknowns,
+)
 from celery_flame_ec2.backends.ec2.recipe import Recipe, Rung
 from celery_flame_ec2.backends.ec2.request import run_instances_request
 from celery_flame_ec2.config import Ec2Options, PoolSettings
@@ -273,7 +283,7 @@ def test_a_runner_writes_words_and_reads_orders_and_a_parent_reads_words_and_wri
 
 @pytest.mark.parametrize("action", NEEDED)
 def test_a_right_is_given_only_where_the_settings_need_it(action: str) -> None:
-    for who in {permission.who for permission in TABLE if permission.action == action} - {DOCTOR}:
+    for who in {permission.who for permission in TABLE if permission.action == action} - {DOCTOR, DEPLOYER}:
         assert not of(action, ground(), who=who)
     assert of(action, ground(**NEEDED[action]), who=RUNNER) or of(action, ground(**NEEDED[action]), who=PARENT)
 
@@ -444,7 +454,7 @@ def test_the_page_shows_what_is_printed() -> None:
 def test_both_are_printed_as_one_object_and_the_rest_is_said_beside_it() -> None:
     ended = printed("--account", "123456789012")
     both = json.loads(ended.stdout)
-    assert both.keys() == {"parent", "runner"}
+    assert both.keys() == {"parent", "runner", "deployer"}
     assert "Doctor" in str(both["parent"])
     notes = ended.stderr.splitlines()
     assert all(note.startswith("note: ") for note in notes)

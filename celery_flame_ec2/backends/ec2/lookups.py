@@ -140,3 +140,14 @@ def edition(s3: Any, url: str, *, version: str | None = None) -> Edition:
             return Edition(url=url)  # nothing under it tells one state from another
         raise BackendError(f"there is no bundle {url}; push it, or check option 's3_bundle_url'") from exc
     return edition_of(url, head)
+
+
+def architecture(client: EC2Client, image: str) -> str | None:
+    """Return what an image is for, as EC2 calls it; None where there is none, or that is not told.
+
+    Raises:
+        BackendError: EC2 does not say.
+    """
+    with asking("ec2:DescribeImages"):
+        answer: Any = client.describe_images(ImageIds=[image])
+    return next((found.get("Architecture") for found in answer.get("Images", ())), None)

@@ -1,4 +1,4 @@
-"""What must IAM allow parent, doctor and runner? Pure: where they act in, policies out."""
+"""What must IAM allow parent, doctor, runner and whoever deploys? Pure: where they act in, policies out."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .instances import OWNER
 from .lookups import RESOLVE
 from .request import SPOT_REQUEST, TAGGED
 
-PARENT, DOCTOR, RUNNER = "parent", "doctor", "runner"
+PARENT, DOCTOR, RUNNER, DEPLOYER = "parent", "doctor", "runner", "deployer"
 #: What stands for a role that nobody named: a policy that allows nothing rather than too much.
 NO_ROLE = "RUNNER-ROLE"
 ANY = "*"
@@ -91,7 +91,7 @@ class Permission:
 
 
 def policy(grounds: Iterable[Ground], *who: str) -> dict[str, Any]:
-    """Return the IAM policy document for these of PARENT, DOCTOR and RUNNER on all these grounds."""
+    """Return the IAM policy document for these of PARENT, DOCTOR, RUNNER and DEPLOYER on all these grounds."""
     grounds, found = list(grounds), dict[tuple[str, str], _Statement]()
     for permission in TABLE:
         for ground in grounds if permission.who in who else ():
@@ -261,6 +261,12 @@ def _bundle(ground: Ground) -> Iterable[str]:
     bucket, key = _bundle_place(ground)
     suffix = re.search(r"(\.tar)?\.\w+$", key)
     return [ground.object(bucket, f"{_literal(_shelf(key))}*{suffix[0] if suffix else ''}")] if bucket else []
+
+
+def _releases(ground: Ground) -> Iterable[str]:
+    """Give all that stands beside the bundle, packed or not."""
+    bucket, key = _bundle_place(ground)
+    return [ground.object(bucket, f"{_literal(_shelf(key))}*")] if bucket else []
 
 
 def _bucket(ground: Ground) -> Iterable[str]:
@@ -477,6 +483,26 @@ TABLE = (
         ("secretsmanager:BatchGetSecretValue", "resolves several secrets by one call; gives none it may not read"),
         on=_many_secrets,
     ),
+    *_may(DEPLOYER, "PushAndPrune", ("s3:PutObject", "pushes a release where there is none"), on=_releases),
+    Permission(
+        who=DEPLOYER, sid="PushAndPrune", action="s3:GetObject", calls=("HeadObject", "GetObject"),
+        why="looks what is there already, and checks it", on=_releases,
+    ),
+    Permission(
+        who=DEPLOYER, sid="PushAndPrune", action="s3:DeleteObject", calls=("DeleteObjects",),
+        why="deletes releases that nobody uses", on=_releases,
+    ),
+    Permission(
+        who=DEPLOYER, sid="ListReleases", action="s3:ListBucket", calls=("ListObjectsV2",),
+        why="lists the releases, and tells a missing one from a forbidden one", on=_bucket,
+    ),
+    *_may(
+        DEPLOYER, "SeeUse",
+        ("ec2:DescribeInstances", "learns which releases runners run"),
+        ("ec2:DescribeImages", "learns what an image is for, to compare a release with"),
+        on=_anything,
+    ),
+    *_may(DEPLOYER, "ReadNotes", ("s3:GetObject", "reads what parents pinned"), on=_lease),
     Permission(
         who=RUNNER, sid="DecryptThem", action="kms:Decrypt",
         why="reading what a key of yours encrypts asks for this", on=_keys, under=_through_its_service,

@@ -8,10 +8,12 @@ from typing import Any
 
 from .... import boot
 from ....config import PoolSettings, Settings
-from ....edition import Edition
+from ....edition import Edition, edition_of, key_of
 from ....errors import BackendError, SettingsError
 from ....finding import Finding, failed, ok, unknown
 from ....parent import Parent
+from ....release.facts import own_facts
+from ....release.inspection import fits
 from ..clients import Clients, Place, Refused
 from ..cookbook import Cookbook
 from ..instances import tags_of
@@ -251,9 +253,22 @@ def _bundle(subject: Subject) -> Iterator[Finding]:
             return
     if url.endswith("/"):
         yield bundle.prefix(asker.ask("s3:ListBucket", client.list_objects_v2, Bucket=name, Prefix=key, MaxKeys=1), url)
+        manifest = asker.ask("s3:GetObject", client.head_object, Bucket=name, Key=key_of(key), ChecksumMode="ENABLED")
+        yield from _made_for(subject, manifest)
     else:
         head = asker.ask("s3:GetObject", client.head_object, Bucket=name, Key=key, ChecksumMode="ENABLED")
         yield bundle.file(head, url, subject.pool.ec2.s3_bundle_sha256)
+        yield from _made_for(subject, head)
+
+
+def _made_for(subject: Subject, head: Mapping[str, Any] | Refusal) -> Iterator[Finding]:
+    """Tell of what the bundle is made, where that was said when it was pushed."""
+    facts = {} if isinstance(head, Refusal) else edition_of("", head).facts
+    image = described_image(subject)
+    if "platform" in facts:
+        yield from fits(facts, None if isinstance(image, Finding) else image.get("Architecture"))
+    if facts and (found := bundle.own(own_facts(), facts)):
+        yield found
 
 
 def _profile(subject: Subject) -> Iterator[Finding]:

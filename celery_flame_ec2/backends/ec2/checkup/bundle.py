@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ....edition import edition_of
+from ....edition import differences, edition_of
 from ....finding import Finding, failed, ok, unknown, warning
 from ..refusals import Refusal
 from .asker import not_told
@@ -46,6 +46,22 @@ def file(answer: Answer, url: str, sha256: str | None) -> Finding:
     return ok("bundle", f"{told}, with the SHA-256 of 's3_bundle_sha256'")
 
 
+def there(head: Mapping[str, Any] | None, url: str, sha256: str | None) -> Finding:
+    """Tell whether what S3 said of a bundle, or of the release.json under a prefix, is well; None: there is none."""
+    if head is None:
+        return failed("bundle", f"there is no {url}", _upload(url))
+    return file(head, url, sha256)
+
+
+def own(own: Mapping[str, str], theirs: Mapping[str, str]) -> Finding | None:
+    """Tell whether the bundle is of the release that this process runs; None where neither tells."""
+    told = differences(own, theirs)
+    if told:
+        what = f"the bundle is of another release than what runs here: {'; '.join(told)}"
+        return warning("release", what, "deploy the parent and push the bundle from one revision")
+    return ok("release", "the bundle is of what runs here, as far as both tell") if theirs else None
+
+
 def prefix(answer: Answer, url: str) -> Finding:
     """Tell whether anything is under a prefix."""
     if isinstance(answer, Refusal):
@@ -76,7 +92,8 @@ def _refused(answer: Refusal, url: str) -> Finding:
 
 
 def _upload(url: str) -> str:
-    return f"aws s3 cp --checksum-algorithm SHA256 FILE {url}, or check option 's3_bundle_url'"
+    unpacked = "--unpacked " if url.endswith("/") else ""
+    return f"celery flame release push {unpacked}FILE, or check option 's3_bundle_url'"
 
 
 def _bytes(size: int) -> str:

@@ -1,0 +1,133 @@
+"""How does a bundle get into S3: whole, never over another, and never half?"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from ...edition import MANIFEST
+from ...errors import FlameError, ReleaseError
+from ...release.contents import contents
+from ...release.facts import facts_of
+from .store import CHUNK, LARGEST, Store
+
+#: Files of a prefix bundle that are sent at a time.
+AT_ONCE = 8
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pushed:
+    """What is in S3 now. `sha256` is of the one file, or of the `release.json` under a prefix."""
+
+    url: str
+    sha256: str
+    new: bool
+
+
+def push(store: Store, path: Path, key: str, *, app: str, progress: Progress) -> Pushed:
+    """Put a bundle at a key. `progress` is told how many more bytes were sent.
+
+    Raises:
+        ReleaseError: it is no bundle of `app`, or another one is there.
+        Refused: S3 refuses.
+    """
+    if (size := path.stat().st_size) > LARGEST:
+        raise ReleaseError(f"{path} has {size} bytes, and S3 takes {LARGEST} at once; push it with --unpacked")
+    facts = _facts(path, app)
+    with path.open("rb") as file:
+        sha256 = _sha256(file)
+        there = store.is_there(key, sha256)  # so that nothing is sent in vain
+        new = not there and store.put(key, _Watched(file, progress), sha256=sha256, facts={**facts, "sha256": sha256})
+    return Pushed(url=store.url(key), sha256=sha256, new=new)
+
+
+def push_unpacked(store: Store, path: Path, prefix: str, *, app: str, progress: Progress) -> Pushed:
+    """Put the files of a bundle under a prefix, which ends in /; `release.json` last: with it all are there.
+
+    Raises:
+        ReleaseError: it is no bundle of `app`, or other files are there; what was sent is no release then.
+        Refused: S3 refuses.
+    """
+    facts = _facts(path, app)
+    if "manifest" not in facts:
+        raise ReleaseError(f"{path} has no {MANIFEST}, whose presence says that all is there; push it as one file")
+    sha256, url = facts["manifest"], store.url(prefix)
+    if store.is_there(prefix + MANIFEST, sha256):
+        return Pushed(url=url, sha256=sha256, new=False)
+    try:
+        manifest = _send_files(store, path, prefix, progress)
+        store.put(prefix + MANIFEST, manifest, sha256=sha256, facts=facts)
+    except (FlameError, KeyboardInterrupt) as exc:
+        told = str(exc) or "broken off"
+        raise ReleaseError(f"{told}; without {MANIFEST} what is under {url} is no release: push it again") from exc
+    return Pushed(url=url, sha256=sha256, new=True)
+
+
+def _send_files(store: Store, path: Path, prefix: str, progress: Progress) -> bytes:
+    """Send all but the manifest, several at a time, and return that."""
+    slots, sending = threading.Semaphore(2 * AT_ONCE), list[Future[None]]()
+
+    def send(name: str, content: bytes) -> None:
+        try:
+            store.put(prefix + name, content, sha256=hashlib.sha256(content).hexdigest(), facts={})
+            progress(len(content))
+        finally:
+            slots.release()
+
+    def begin(name: str, content: bytes) -> None:
+        if name != MANIFEST:
+            slots.acquire()  # what waits is in memory
+            if any(each.done() and each.exception() for each in sending):
+                slots.release()
+                return
+            sending.append(pool.submit(send, name, content))
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        found = contents(path, begin)
+    for each in sending:
+        each.result()
+    return found.manifest or b""
+
+
+def _facts(path: Path, app: str) -> dict[str, str]:
+    """Return what is said of a bundle beside it; of one that was built otherwise, its name alone."""
+    found = contents(path)
+    if f"bin/{app}" not in found.files:
+        raise ReleaseError(f"{path} has no bin/{app}, which runners start; build it so, or set option 'app'")
+    return facts_of(found.manifest) if found.manifest else {"name": app}
+
+
+def _sha256(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+class _Watched:
+    """A file that tells how many more bytes were read of it: fewer than none where it is begun again."""
+
+    def __init__(self, file: IO[bytes], progress: Progress) -> None:
+        self._file, self._progress, self._told = file, progress, 0
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._tell()
+        return content
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _tell(self) -> None:
+        position = self._file.tell()
+        self._progress(position - self._told)
+        self._told = position
