@@ -56,11 +56,11 @@ def push(ctx: click.Context, file: Path, folder: str | None, unpacked: bool, **_
         raise ReleaseError(f"{file.name} is no release: it is to end in {', '.join(ARCHIVES)}")
     with opened(ctx) as shop, progress(f"pushing {file.name}", file.stat().st_size) as tell:
         store, key = shop.store(shop.folder(folder))
-        app = shop.name(store.url(key))
+        what = {"app": shop.name(store.url(key)), "program": shop.program(store.url(key))}
         if unpacked:
-            pushed = push_unpacked(store, file, f"{key}{_plain(file.name)}/", app=app, progress=tell)
+            pushed = push_unpacked(store, file, f"{key}{_plain(file.name)}/", progress=tell, **what)
         else:
-            pushed = push_file(store, file, key + file.name, app=app, progress=tell)
+            pushed = push_file(store, file, key + file.name, progress=tell, **what)
     click.echo(f"{pushed.url} {'is there now' if pushed.new else 'was there already'}", err=True)
     click.echo(f'"s3_bundle_url": "{pushed.url}",')
     if not unpacked:
@@ -132,7 +132,7 @@ def _fetched(shop: Shop, store: Store, edition: Edition, size: int) -> Iterator[
     except ReleaseError as exc:
         yield failed("contents", str(exc), AGAIN)
     else:
-        yield from inspect(contents, shop.name(edition.url))
+        yield from inspect(contents, shop.program(edition.url))
 
 
 @click.command(cls=CeleryCommand, name="list")

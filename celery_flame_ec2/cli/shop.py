@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from ..config import Ec2Options, Settings
 from ..edition import tag
 from ..errors import BackendError, ReleaseError, SettingsError
 from ..settings import settings_of
+from ..unit import program
 from .show import noted
 
 #: Seconds that S3 may be silent: somebody waits, and a whole file may be on its way.
@@ -76,6 +78,10 @@ class Shop:
         if not name:
             raise SettingsError(["option 'app' is not set: nothing says which bin/<app> runners start"])
         return name
+
+    def program(self, url: str) -> str:
+        """Return what runners start, as a path in the release or an absolute one."""
+        return program(dataclasses.replace(self.options(url), app=self.name(url)))
 
     def architecture(self, url: str) -> str | None:
         """Return what the instances are that run this bundle, where options name their image and EC2 tells."""

@@ -9,7 +9,17 @@ from urllib.parse import urlsplit
 
 from ..finding import Finding, ok, warning
 
-_SECRET = re.compile(r"PASSWORD|PASSWD|PASSPHRASE|SECRET|TOKEN|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE)
+_SECRET = re.compile(
+    r"PASSWORD|PASSWD|PASSPHRASE|_PWD$|(^|_)PASS(_|$)|SECRET|TOKEN|CREDENTIAL|API_?KEY|(^|_)KEY(_|$)", re.IGNORECASE
+)
+#: Names of what is about a secret, and is none: where it lies, how it is called, how long it holds.
+_ABOUT = re.compile(r"_(FILE|PATH|DIR|NAME|ARN|TTL|TIMEOUT|EXPIRY|EXPIRES)$", re.IGNORECASE)
+#: What is one under any name: a private key, a password in a connection string, tokens of GitHub and Slack.
+_VALUE = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|(^|[\s;?&])(password|passwd|pwd)=[^\s;&]"
+    r"|\bgh[pousr]_\w{30}|\bgithub_pat_\w{30}|\bxox[abeoprs]-\w",
+    re.IGNORECASE,
+)
 
 
 def examine(env: Mapping[str, Any]) -> Finding:
@@ -23,7 +33,10 @@ def examine(env: Mapping[str, Any]) -> Finding:
 
 def _plain_secrets(env: Mapping[str, Any]) -> Iterator[str]:
     for name, value in env.items():
-        if isinstance(value, str) and value and (_SECRET.search(name) or _has_password(value)):
+        if not isinstance(value, str) or not value:
+            continue
+        named = _SECRET.search(name) and not _ABOUT.search(name)
+        if named or _VALUE.search(value) or _has_password(value):
             yield name
 
 

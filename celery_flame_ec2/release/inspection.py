@@ -14,9 +14,9 @@ ARCHITECTURES = {"x86_64": "x86_64", "aarch64": "arm64"}
 AGAIN = "build it with `flame release build`, and push that"
 
 
-def inspect(found: Contents, app: str) -> Iterator[Finding]:
-    """Tell whether runners can start it, and whether every file is the one that was built."""
-    yield _program(found, app)
+def inspect(found: Contents, program: str) -> Iterator[Finding]:
+    """Tell whether runners can start this program in it, and whether every file is the one that was built."""
+    yield _program(found, program)
     if found.manifest is None:
         yield warning("files", f"it has no {NAME}: none can be compared", "build it with `flame release build`")
         return
@@ -28,13 +28,15 @@ def inspect(found: Contents, app: str) -> Iterator[Finding]:
         yield _files(found, manifest)
 
 
-def _program(found: Contents, app: str) -> Finding:
-    program = found.files.get(f"bin/{app}")
-    if program is None:
-        return failed("program", f"it has no bin/{app}", f"build it with --name {app}, or set option 'app'")
-    if isinstance(program, File) and program.mode != 0o755:
-        return failed("program", f"bin/{app} is not executable (chmod 755)", AGAIN)
-    return ok("program", f"bin/{app}")
+def _program(found: Contents, program: str) -> Finding:
+    if program.startswith("/"):
+        return ok("program", f"{program}, of the image")
+    entry = found.files.get(program)
+    if entry is None:
+        return failed("program", f"it has no {program}", "build it so, or set option 'app'")
+    if isinstance(entry, File) and entry.mode != 0o755:
+        return failed("program", f"{program} is not executable (chmod 755)", AGAIN)
+    return ok("program", program)
 
 
 def _files(found: Contents, manifest: Manifest) -> Finding:

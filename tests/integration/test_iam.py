@@ -307,8 +307,8 @@ def test_the_deployers_policy_allows_every_call_about_releases_and_no_other(
     cloud.calls.clear()
     (tmp_path / "2.tar.gz").write_bytes(gzip.compress(packed()))
     store, ec2 = Store(cloud.client("s3"), cloud.bucket), cloud.client("ec2")
-    push(store, tmp_path / "2.tar.gz", "shop/2.tar.gz", app="proj", progress=lambda _: None)
-    push_unpacked(store, tmp_path / "2.tar.gz", "shop/2/", app="proj", progress=lambda _: None)
+    push(store, tmp_path / "2.tar.gz", "shop/2.tar.gz", app="proj", program="bin/proj", progress=lambda _: None)
+    push_unpacked(store, tmp_path / "2.tar.gz", "shop/2/", app="proj", program="bin/proj", progress=lambda _: None)
     for each in library.shelved(store, "shop/"):
         library.fetched(store, each.edition, lambda _: None)
     assert [release for _, release in library.runners(ec2)] == [world.edition.tag]

@@ -60,8 +60,8 @@ def bundle(directory: Path, name: str = "1.tar.gz", **changes: Any) -> Path:
 def sent(*, into: Any, cloud: Cloud, path: Path, unpacked: bool = False) -> Any:
     store = Store(into, cloud.bucket)
     if unpacked:
-        return push_unpacked(store, path, f"{FOLDER}1/", app="proj", progress=lambda _: None)
-    return push(store, path, FOLDER + path.name, app="proj", progress=lambda _: None)
+        return push_unpacked(store, path, f"{FOLDER}1/", app="proj", program="bin/proj", progress=lambda _: None)
+    return push(store, path, FOLDER + path.name, app="proj", program="bin/proj", progress=lambda _: None)
 
 
 def head(s3: Any, cloud: Cloud, key: str) -> Any:
@@ -78,7 +78,9 @@ def keys(s3: Any, cloud: Cloud) -> set[str]:
 
 def test_a_bundle_is_there_with_its_checksum_and_what_it_is_made_of(cloud: Cloud, s3: Any, tmp_path: Path) -> None:
     path, told = bundle(tmp_path), list[int]()
-    pushed = push(Store(s3, cloud.bucket), path, f"{FOLDER}1.tar.gz", app="proj", progress=told.append)
+    pushed = push(
+        Store(s3, cloud.bucket), path, f"{FOLDER}1.tar.gz", app="proj", program="bin/proj", progress=told.append
+    )
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     assert (pushed.url, pushed.sha256, pushed.new) == (f"s3://{cloud.bucket}/{FOLDER}1.tar.gz", sha256, True)
     found = head(s3, cloud, f"{FOLDER}1.tar.gz")

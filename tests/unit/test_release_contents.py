@@ -74,8 +74,8 @@ def test_what_is_no_archive_is_refused_with_its_name(tmp_path: Path, name: str, 
         contents(tmp_path / name)
 
 
-def verdicts(found: Contents, app: str = "proj") -> dict[str, tuple[Verdict, str]]:
-    return {finding.check: (finding.verdict, finding.seen) for finding in inspect(found, app)}
+def verdicts(found: Contents, program: str = "bin/proj") -> dict[str, tuple[Verdict, str]]:
+    return {finding.check: (finding.verdict, finding.seen) for finding in inspect(found, program)}
 
 
 def test_a_release_as_it_was_built_is_well(tmp_path: Path) -> None:
@@ -99,9 +99,10 @@ def test_a_file_that_is_not_the_one_that_was_built_is_named(
 
 
 def test_a_bundle_without_its_program_and_one_without_a_manifest_are_told(tmp_path: Path) -> None:
-    found = verdicts(read(tmp_path, manifest=None), "other")
+    found = verdicts(read(tmp_path, manifest=None), "bin/other")
     assert found["program"] == (Verdict.FAILED, "it has no bin/other")
     assert found["files"][0] is Verdict.WARNING
+    assert verdicts(read(tmp_path), "/usr/bin/java")["program"][0] is Verdict.OK
     assert verdicts(read(tmp_path, manifest=b"{}"))["files"][0] is Verdict.FAILED
 
 

@@ -195,6 +195,18 @@ def test_a_runner_that_said_hello_and_takes_no_work_is_replaced() -> None:
     assert len(work.living) == 1
 
 
+def test_runners_of_the_release_before_go_on_beside_those_that_a_new_deploys_parent_launches() -> None:
+    work = Deployed(max=2)
+    service, watching, lease = work.parent()
+    old = work.runner("old", release="s3://releases/proj/1.tar.gz")
+    watching.waiting = 5
+    for taken in range(16):
+        watching.words = up(old, work.clock(), active=1, taken=taken)
+        work.rounds(service, 5, lease)
+    assert "old" in work.living
+    assert len(work.living) == 2
+
+
 def test_where_counts_are_approximate_nobody_is_replaced_for_taking_no_work() -> None:
     work = Deployed(max=1)
     service, watching, lease = work.parent()

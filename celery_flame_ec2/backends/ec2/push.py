@@ -30,8 +30,8 @@ class Pushed:
     new: bool
 
 
-def push(store: Store, path: Path, key: str, *, app: str, progress: Progress) -> Pushed:
-    """Put a bundle at a key. `progress` is told how many more bytes were sent.
+def push(store: Store, path: Path, key: str, *, app: str, program: str, progress: Progress) -> Pushed:
+    """Put a bundle at a key, if it has the `program` that runners start. `progress` hears how many bytes were sent.
 
     Raises:
         ReleaseError: it is no bundle of `app`, or another one is there.
@@ -39,7 +39,7 @@ def push(store: Store, path: Path, key: str, *, app: str, progress: Progress) ->
     """
     if (size := path.stat().st_size) > LARGEST:
         raise ReleaseError(f"{path} has {size} bytes, and S3 takes {LARGEST} at once; push it with --unpacked")
-    facts = _facts(path, app)
+    facts = _facts(path, app, program)
     with path.open("rb") as file:
         sha256 = _sha256(file)
         there = store.is_there(key, sha256)  # so that nothing is sent in vain
@@ -47,14 +47,14 @@ def push(store: Store, path: Path, key: str, *, app: str, progress: Progress) ->
     return Pushed(url=store.url(key), sha256=sha256, new=new)
 
 
-def push_unpacked(store: Store, path: Path, prefix: str, *, app: str, progress: Progress) -> Pushed:
+def push_unpacked(store: Store, path: Path, prefix: str, *, app: str, program: str, progress: Progress) -> Pushed:
     """Put the files of a bundle under a prefix, which ends in /; `release.json` last: with it all are there.
 
     Raises:
         ReleaseError: it is no bundle of `app`, or other files are there; what was sent is no release then.
         Refused: S3 refuses.
     """
-    facts = _facts(path, app)
+    facts = _facts(path, app, program)
     if "manifest" not in facts:
         raise ReleaseError(f"{path} has no {MANIFEST}, whose presence says that all is there; push it as one file")
     sha256, url = facts["manifest"], store.url(prefix)
@@ -95,11 +95,11 @@ def _send_files(store: Store, path: Path, prefix: str, progress: Progress) -> by
     return found.manifest or b""
 
 
-def _facts(path: Path, app: str) -> dict[str, str]:
+def _facts(path: Path, app: str, program: str) -> dict[str, str]:
     """Return what is said of a bundle beside it; of one that was built otherwise, its name alone."""
     found = contents(path)
-    if f"bin/{app}" not in found.files:
-        raise ReleaseError(f"{path} has no bin/{app}, which runners start; build it so, or set option 'app'")
+    if not program.startswith("/") and program not in found.files:
+        raise ReleaseError(f"{path} has no {program}, which runners start; build it so, or set option 'app'")
     return facts_of(found.manifest) if found.manifest else {"name": app}
 
 
