@@ -12,6 +12,7 @@ from celery.concurrency import solo, thread
 from celery.worker import autoscale, state
 from click.core import ParameterSource
 
+from . import remote  # noqa: F401  what such a worker answers, also one that `celery` did not start
 from .backends import open_backend
 from .config import Settings
 from .errors import FlameError, PageError

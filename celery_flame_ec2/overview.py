@@ -169,6 +169,14 @@ class Overview:
     cost: CostOverview
     pools: tuple[PoolOverview, ...]
 
+    def with_waits(self, published: Mapping[str, float]) -> Overview:
+        """Return it with how long tasks wait that were published then, by queue."""
+        pools = tuple(
+            dataclasses.replace(pool, queues=tuple(_waited(queue, published, self.at) for queue in pool.queues))
+            for pool in self.pools
+        )
+        return dataclasses.replace(self, pools=pools)
+
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON holds it, with pools by name; docs/status.md has each key."""
         fields = dataclasses.asdict(self)
@@ -233,6 +241,12 @@ def _queue(name: str, depth: Depth | None) -> QueueOverview:
     if depth is None:
         return QueueOverview(name=name, waiting=None)
     return QueueOverview(name=name, waiting=depth.waiting, held=depth.held, delayed=depth.delayed)
+
+
+def _waited(queue: QueueOverview, published: Mapping[str, float], now: float) -> QueueOverview:
+    if queue.name not in published or not queue.waiting:
+        return queue
+    return dataclasses.replace(queue, oldest_wait=_ago(published[queue.name], now))
 
 
 def _runner(runner: Runner, reason: str, now: float) -> RunnerOverview:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import time
 from collections import Counter
@@ -55,6 +57,43 @@ def measure(connection: Connection, queues: Sequence[str]) -> Measurement:
     except Exception as exc:
         drop(connection)
         raise DemandUnknown(f"{connection.as_uri()}: {cause(exc, connection)}") from exc
+
+
+def published(connection: Connection, queues: Sequence[str]) -> dict[str, float]:
+    """Return when the message that waits longest was published, in seconds since the epoch, by queue.
+
+    Only for Redis, the one broker that shows a message without giving it out, and only where its publisher wrote the
+    time into its properties as `published_at`. It takes each queue's oldest messages whole: not for every round.
+
+    Raises:
+        DemandUnknown: the broker did not answer in time, or refused.
+    """
+    try:
+        opened = channel(connection)
+        if connection.transport.driver_type != "redis":
+            return {}
+        with opened.client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                for priority in opened.priority_steps:
+                    pipe.lindex(opened._q_for_pri(queue, priority), -1)
+            oldest, steps = pipe.execute(), len(opened.priority_steps)
+    except Exception as exc:
+        drop(connection)
+        raise DemandUnknown(f"{connection.as_uri()}: {cause(exc, connection)}") from exc
+    by_queue = {queue: _moments(oldest[at * steps : (at + 1) * steps]) for at, queue in enumerate(queues)}
+    return {queue: min(moments) for queue, moments in by_queue.items() if moments}
+
+
+def _moments(messages: Sequence[bytes | None]) -> list[float]:
+    """Return when these were published; none for one that does not tell."""
+    found = []
+    for message in messages:
+        try:
+            at = float(json.loads(message or b"{}")["properties"]["published_at"])
+        except (KeyError, TypeError, ValueError):
+            continue
+        found += [at] if math.isfinite(at) else []
+    return found
 
 
 def _read(channel: Any, queues: Sequence[str], *, deadline: float) -> Measurement:

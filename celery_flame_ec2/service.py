@@ -191,6 +191,14 @@ class Service:
         self._last_demands = self._demands()
         return self._last_demands
 
+    def published(self) -> dict[str, float]:
+        """Return when the message that waits longest was published, by queue, where anything tells it.
+
+        Raises:
+            DemandUnknown: the broker did not say.
+        """
+        return self._watch.published([queue for pool in self.pools for queue in pool.settings.queues])
+
     def request(self, request: Request) -> None:
         """Note in the next round what an operator asks for; from any thread."""
         self._requests.append(request)

@@ -14,7 +14,7 @@ from .broker import has_fanout, open_connection
 from .errors import DemandUnknown, OrderError
 from .orders import Order, send, unavailable
 from .presence import INSTANT, Presence, Word
-from .queues import Measurement, measure
+from .queues import Measurement, measure, published
 from .runner import Runner
 
 #: Seconds any one wait for the broker may last.
@@ -44,6 +44,14 @@ class Watch:
             )
         elif board:
             self._reader = Reader(open_board(board), owner=owner, clock=clock, every=look_every)
+
+    def published(self, queues: Sequence[str]) -> dict[str, float]:
+        """Return when the message that waits longest was published, by queue, where anything tells it.
+
+        Raises:
+            DemandUnknown: the broker did not say.
+        """
+        return published(self._connection, queues)
 
     def measure(self, queues: Sequence[str]) -> Measurement:
         """Return how deep these queues are.

@@ -19,7 +19,7 @@ from sqlalchemy import create_engine, text
 
 from celery_flame_ec2.broker import open_connection
 from celery_flame_ec2.errors import DemandUnknown
-from celery_flame_ec2.queues import Depth, Measurement, measure
+from celery_flame_ec2.queues import Depth, Measurement, measure, published
 from tests.integration.conftest import serve
 from tests.servers import MotoServer, RabbitServer, RedisServer, SentinelServer, Server, TlsRedisServer
 from tests.waiting import wait_until
@@ -414,6 +414,24 @@ def test_the_second_broker_of_a_failover_list_is_asked_when_the_first_refuses(re
     app = application(f"redis://127.0.0.1:1/0;{redis_url}")
     send(application(redis_url), "busy", 2)
     assert waiting(app, "busy") == 2
+
+
+def test_the_oldest_message_tells_when_it_was_published_where_its_publisher_wrote_it_down(redis_url: str) -> None:
+    app = application(redis_url)
+    with watched(app) as connection:
+        for queue, priority, at in [("a", 0, 50.0), ("a", 0, 60.0), ("a", 9, 40.0), ("b", 0, None), ("b", 0, 7.0)]:
+            told = {} if at is None else {"published_at": at}
+            app.send_task("any", queue=queue, priority=priority, **told)
+        assert published(connection, ["a", "b", "missing"]) == {"a": 40.0}
+        assert measure(connection, ["a"]).depths["a"].waiting == 3
+
+
+def test_a_broker_that_shows_no_message_tells_no_moment(rabbit_url: str, unique_name: Callable[[str], str]) -> None:
+    queue = unique_name("oldest")
+    app = application(rabbit_url)
+    app.send_task("any", queue=queue, published_at=1.0)
+    with watched(app) as connection:
+        assert published(connection, [queue]) == {}
 
 
 def test_a_wrong_password_is_unknown_and_never_printed() -> None:

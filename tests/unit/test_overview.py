@@ -139,6 +139,13 @@ def test_a_runner_that_ended_is_billed_from_its_launch_and_the_next_parent_goes_
     assert pool.standing.bill == Bill(since=NOW, runners=1, seconds=100.0)
 
 
+def test_a_wait_is_told_of_what_still_waits() -> None:
+    seen = whole(told()).with_waits({"video": NOW - 12.5, "other": 1.0})
+    assert [queue.oldest_wait for queue in seen.pools[0].queues] == [12.5]
+    empty = dataclasses.replace(seen.pools[0], queues=(dataclasses.replace(told().queues[0], waiting=0),))
+    assert whole(empty).with_waits({"video": NOW - 12.5}).pools[0].queues[0].oldest_wait is None
+
+
 def test_as_json_it_is_plain_with_pools_by_name() -> None:
     ended = Standing(endings=(_ended("i-1", lived=70.0, ago=5.0),))
     shown = whole(told(runner("i-1"), standing=ended))
