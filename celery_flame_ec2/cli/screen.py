@@ -39,7 +39,7 @@ def _deployment(overview: Overview) -> Iterator[tuple[str, str]]:
     yield "lease", _lease(overview)
     if overview.held is not None:
         yield "held", f"{_count(overview.held, 'task')} by consumers: at work, prefetched, or waiting for their ETA"
-    if overview.cost.seconds:
+    if overview.cost.seconds and len(overview.pools) > 1:
         yield "cost", _cost(overview.cost)
     if overview.runners_unknown:
         yield "runners", f"UNKNOWN: {overview.runners_unknown}"
