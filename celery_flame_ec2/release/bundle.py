@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..errors import ReleaseError
 from . import archive, sources
@@ -75,18 +76,19 @@ def build(
         _check_contents(stage, celery_app, dependencies, packages)
         compiled = _compile(stage, target, progress)
         _write_start(stage, name)
-        manifest = Manifest(
-            name=name,
-            celery_app=celery_app,
-            python=target.python,
-            platform=target.platform,
-            compiled=compiled,
-            git=revision(project),
-            packages=packages,
-            files=files_in(stage),
-        )
-        (stage / NAME).write_text(manifest.encode(), encoding="utf-8")
+        about = {"name": name, "celery_app": celery_app, "git": revision(project), "compiled": compiled}
+        _write_manifest(stage, target, packages, about)
         archive.pack(stage, output, progress)
+    return _built(output, name, packages)
+
+
+def _write_manifest(stage: Path, target: Target, packages: Mapping[str, str], about: Mapping[str, Any]) -> None:
+    runs_on: dict[str, Any] = {"python": target.python, "platform": target.platform}
+    manifest = Manifest(packages=packages, files=files_in(stage), **runs_on, **about)
+    (stage / NAME).write_text(manifest.encode(), encoding="utf-8")
+
+
+def _built(output: Path, name: str, packages: Mapping[str, str]) -> Release:
     content = output.read_bytes()
     return Release(
         path=output, name=name, size=len(content), sha256=hashlib.sha256(content).hexdigest(), packages=packages

@@ -21,29 +21,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = ROOT / "examples" / "proj"
 CELERY = [sys.executable, "-m", "celery", "-A", "proj.app"]
-#: The Python of the box's image.
-PYTHON = "3.11.2"
+#: What the box is an instance of.
+IMAGE = "debian-12"
 
 
 def build_release(output: Path, project: Path = PROJECT, app: str = "proj.app") -> Path:
     """Build the example project's release, or another's, with the command an operator would use."""
-    command = [
-        sys.executable,
-        "-m",
-        "celery",
-        "-A",
-        app,
-        "flame",
-        "release",
-        "build",
-        ".",
-        "--name",
-        "proj",
-        "--python",
-        PYTHON,
-        "--output",
-        str(output),
-    ]
+    command = [*CELERY[:-1], app, "flame", "release", "build", ".", "--name", "proj", "--image", IMAGE]
+    command += ["--output", str(output)]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the release cannot be built:\n{done.stdout}{done.stderr}")

@@ -255,9 +255,9 @@ class TestBundle:
         for words in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "x"], ["tag", "v1"]):
             subprocess.run([*git, *words], check=True)
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        assert bundle._revision(tmp_path / "proj") == head
+        assert bundle.revision(tmp_path / "proj") == head
         (tmp_path / "proj/README.md").write_text("changed")
-        assert bundle._revision(tmp_path / "proj") == f"{head}-dirty"
+        assert bundle.revision(tmp_path / "proj") == f"{head}-dirty"
 
     def test_what_only_a_parent_needs_is_left_out(self, release: Release):
         assert release.packages.keys() >= {"celery", "kombu", "redis", "celery-flame-ec2"}
