@@ -243,7 +243,7 @@ class PoolSettings:
     target_wait: float = option(
         number(low=0, high=DAY),
         default=30.0,
-        doc="s a task may wait once runners are up: 0 waits least, more costs less; see deciding.md",
+        doc="s a task may wait once runners are up: at 0 each that waits gets a slot, more costs less; see deciding.md",
     )
     single_use: bool = option(flag, default=False, doc="one task per process slot, then end")
     shutdown_timeout: float = option(number(low=0, high=DAY), default=30.0, doc="s to finish tasks when ending")

@@ -16,13 +16,15 @@ FAILURE_PAUSE, LONGEST_PAUSE = 5.0, 600.0
 FORGET_AFTER = 2 * LONGEST_PAUSE
 #: Launches in a row whose runners did not come up, after which only one is tried at a time.
 PROBE_AFTER = 2
-#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs (Poisson).
+#: Slots kept free for arrivals that come thicker than on average, for each standard deviation of theirs within a boot
+#: or a runtime, whichever is shorter (Poisson).
 SPARE = 4.0
 #: No more are kept free than let a task wait for longer than target_wait once in exp(TAIL) times, where runtimes are
 #: exponential; they seldom are, and so it is more.
 TAIL = 6.0
-#: Slots kept beyond those at work: tasks come and go, and what one look cordons the next would want back.
-SLACK = 2
+#: Slots kept beyond those at work: tasks come and go, and what one look cordons the next would want back. Fewer where
+#: tasks run for longer than a boot takes.
+SLACK = 4.0
 #: Runners launched beyond need where no task shall wait, for each one needed: some boots take longer, or fail.
 HEDGE = 0.1
 #: Runners there may be before ENOUGH tasks were seen to their ends, where tasks may wait: how many it takes is a guess.
@@ -168,23 +170,29 @@ def _outlook(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> _O
 def _expected(pool: PoolSettings, demand: Demand, arriving: float) -> float:
     """Return how many slots of runners it takes to serve what arrives, with some free for when more does.
 
-    In a queue that Poisson arrivals fill slots are busy as arrivals a second times runtime, and vary by its root.
+    In a queue that Poisson arrivals fill slots are busy as arrivals a second times runtime, and vary by its root. Only
+    what may come within a boot needs free ones: for what comes later there is time to launch.
     """
     runtime, target = demand.past.runtime, pool.target_wait
     busy = arriving * runtime
     if target == 0:
         busy = max(busy, float(demand.running + demand.local))
-    spare = SPARE * math.sqrt(busy)
+    spare = SPARE * math.sqrt(busy * _turnover(demand.past))
     if target > 0:
         spare = min(spare, TAIL * runtime / target)
     return max(0.0, busy - demand.local) + spare
+
+
+def _turnover(past: Experience) -> float:
+    """Return which share of the tasks at work, at most all, makes way for others within a boot."""
+    return min(1.0, past.boot / past.runtime)
 
 
 def _present(pool: PoolSettings, demand: Demand) -> float:
     """Return how many slots it takes to go on with what runs on runners and start what waits within `target_wait`."""
     runtime = demand.past.runtime
     needed = demand.running + demand.unserved * runtime / (pool.target_wait + runtime)
-    return needed + SLACK if needed else 0.0
+    return needed + SLACK * _turnover(demand.past) if needed else 0.0
 
 
 def _missing(pool: PoolSettings, demand: Demand, fleet: Fleet, now: float) -> int:

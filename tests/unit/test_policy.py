@@ -203,10 +203,51 @@ def test_what_waits_now_keeps_runners_that_arrivals_alone_would_not() -> None:
     assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == 3
 
 
-def test_runners_at_work_are_kept_with_two_slots_to_spare_however_little_arrives() -> None:
-    past = taught(runtime=5.0)
-    assert len(plan(POOL, Demand(waiting=0, running=8, past=past), fleet(*[UP] * 10), NOW).cordon) == 7
-    assert len(plan(POOL, Demand(waiting=0, past=past), fleet(*[UP] * 10), NOW).cordon) == 10
+@pytest.mark.parametrize(
+    ("running", "runtime", "boot", "cordoned"),
+    [
+        pytest.param(0, 5.0, 60.0, 10, id="nothing at work keeps none"),
+        pytest.param(8, 5.0, 60.0, 7, id="four slots stay free beside eight at work"),
+        pytest.param(9, 5.0, 60.0, 6, id="and so beside nine"),
+        pytest.param(9, 600.0, 60.0, 7, id="fewer where only some make way for others within a boot"),
+        pytest.param(12, 600.0, 60.0, 6, id="and some at all times"),
+        pytest.param(9, 600.0, 600.0, 6, id="four again where a boot takes as long as a task"),
+    ],
+)
+def test_runners_at_work_are_kept_with_slots_to_spare_however_little_arrives(
+    running: int, runtime: float, boot: float, cordoned: int
+) -> None:
+    demand = Demand(waiting=0, running=running, past=taught(runtime=runtime, boot=boot))
+    assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == cordoned
+
+
+@pytest.mark.parametrize(("target", "running", "arriving"), [(30.0, 0, 0.01), (0.0, 6, 0.0)])
+@pytest.mark.parametrize(("boot", "kept"), [(6.0, 2), (60.0, 3), (600.0, 4), (6000.0, 4)])
+def test_only_what_may_come_within_a_boot_keeps_slots_free(
+    target: float, running: int, arriving: float, boot: float, kept: int
+) -> None:
+    pool = dataclasses.replace(POOL, target_wait=target)
+    demand = Demand(waiting=0, running=running, past=taught(runtime=600.0, arriving=arriving, boot=boot))
+    assert 10 - len(plan(pool, demand, fleet(*[UP] * 10), NOW).cordon) == kept
+
+
+@given(
+    running=st.integers(0, 100),
+    target=st.sampled_from([0.0, 30.0, 120.0]),
+    runtime=st.floats(0.01, 1e5),
+    arriving=st.floats(0, 10),
+    boots=st.tuples(st.floats(1, 1e6), st.floats(1, 1e6)).map(sorted),
+)
+def test_the_longer_a_boot_takes_the_more_is_kept_up_to_a_runtime(
+    running: int, target: float, runtime: float, arriving: float, boots: list[float]
+) -> None:
+    pool = dataclasses.replace(POOL, max=100, target_wait=target)
+    kept = [
+        100 - len(plan(pool, Demand(waiting=0, running=running, past=past), fleet(*[UP] * 100), NOW).cordon)
+        for past in (taught(runtime=runtime, arriving=arriving, boot=boot) for boot in boots)
+    ]
+    assert running / 4 <= kept[0] <= kept[1]
+    assert kept[0] == kept[1] or boots[0] < taught(runtime=runtime).runtime
 
 
 def test_where_no_task_shall_wait_runners_at_work_are_kept_with_some_to_spare() -> None:
@@ -332,7 +373,7 @@ def test_a_reason_carries_the_numbers_it_came_from() -> None:
     demand = Demand(waiting=12, running=4, local_free=2, past=taught(runtime=117.25, arriving=0.25))
     assert plan(POOL, demand, fleet(UP, BOOTING), NOW).reason == (
         "12 waiting, 4 running on runners, 2 free here; 0.25 a second arrive, each runs 117 s: "
-        "5 more would find work, 13 to keep; 1 booting, 1 up"
+        "5 more would find work, 12 to keep; 1 booting, 1 up"
     )
 
 
