@@ -178,8 +178,8 @@ class Terminator:
 
     def _notice_quiet(self, held: int, now: float) -> None:
         taken = state.all_total_count[0]
-        if held or taken != self._taken or self._hello_at is None:
-            self._quiet_since = None
+        if held or taken != self._taken or self._hello_at is None or self._lost_since is not None:
+            self._quiet_since = None  # without a broker it cannot know whether there is work
         elif self._quiet_since is None:
             self._quiet_since = now
         self._taken = taken

@@ -8,8 +8,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+#: Seconds after which what was waited for will not happen any more, however busy the machine is.
+PATIENCE = 60.0
 
-def wait_until(condition: Callable[[], T], *, what: str, timeout: float = 30.0, poll: float = 0.05) -> T:
+
+def wait_until(condition: Callable[[], T], *, what: str, timeout: float = PATIENCE, poll: float = 0.05) -> T:
     """Return the condition's first true value; fail naming `what` after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (value := condition()):

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.result import AsyncResult
 
 from tests.servers import Process, kill_group
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,8 +34,6 @@ PYTHON = {
 WORK = "tests.integration.apps.work:app"
 #: It launches for what waits and learns nothing, for tests that are about anything but deciding.
 POLICY = "tests.depth:plan"
-#: Seconds a `celery` command may take, however busy the machine is.
-PATIENCE = 60.0
 
 
 class Program(Process):

@@ -19,7 +19,7 @@ from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import EVENT, ROUTING_KEY
 from celery_flame_ec2.runner import Limits
 from tests.servers import RedisServer
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 from tests.workers import Deployment, Program, one_line_error
 
 from .conftest import serve
@@ -159,7 +159,9 @@ def test_a_child_told_to_stop_finishes_its_task_and_its_parent_hears_why(redis_u
 
 def test_shutdown_timeout_bounds_a_drain(work: Deployment, tmp_path: Path) -> None:
     work.send("hold", 1, str(tmp_path / "never"))
-    runner = child(work, letter(max_lifetime=3, shutdown_timeout=1))
+    runner = child(work, letter(shutdown_timeout=1))
+    wait_until(lambda: work.noted("holding"), what="the task running")
+    runner.signal(signal.SIGTERM)
     runner.says(r"1 tasks did not finish within 1 s \(shutdown_timeout\)")
     runner.ends()
 
@@ -168,7 +170,9 @@ def test_shutdown_timeout_gives_a_task_back_that_acknowledges_late(redis_url: st
     released = tmp_path / "released"
     with Deployment(tmp_path, redis_url, task_acks_late=True, task_reject_on_worker_lost=True) as work:
         work.send("hold", 1, str(released))
-        runner = child(work, letter(max_lifetime=3, shutdown_timeout=1))
+        runner = child(work, letter(shutdown_timeout=1))
+        wait_until(lambda: work.noted("holding"), what="the task running")
+        runner.signal(signal.SIGTERM)
         runner.says(r"did not finish within 1 s")
         runner.ends()
         released.touch()
@@ -190,21 +194,21 @@ def test_a_child_launches_nothing_even_as_a_worker_that_autoscales(redis_url: st
     with Deployment(tmp_path, redis_url, flame_pools=flame) as work:
         runner = work.worker("--autoscale=2,1", name="runner", FLAME_PARENT=letter(), FLAME_RUNNER_ID="runner")
         runner.says("it launches no runners")
-        assert [work.send("square", n).get(timeout=30)["square"] for n in range(9)] == [n * n for n in range(9)]
+        assert [work.send("square", n).get(timeout=PATIENCE)["square"] for n in range(9)] == [n * n for n in range(9)]
         assert not work.runners()
     assert "launch 1" not in runner.output
 
 
 def test_a_task_can_read_the_letter(work: Deployment) -> None:
     child(work, letter())
-    read = work.send("letter").get(timeout=30)
+    read = work.send("letter").get(timeout=PATIENCE)
     assert read == {"owner": "test", "pool": "pool", "queues": ["celery"], "idle": 1.0}
 
 
 @pytest.mark.parametrize("pool", ["threads", "gevent"])
 def test_worker_options_reach_the_worker(pool: str, work: Deployment) -> None:
     runner = child(work, letter(options={"loglevel": "DEBUG", "pool": pool}, concurrency=3))
-    assert work.send("square", 4).get(timeout=30)["square"] == 16
+    assert work.send("square", 4).get(timeout=PATIENCE)["square"] == 16
     assert runner.ends() == 0
     assert "idle for 1 s" in runner.output
     assert re.search(r"INFO/MainProcess\] Task work.square\S+ succeeded", runner.output)  # in no other process
@@ -222,10 +226,11 @@ def test_a_child_goes_on_where_the_broker_comes_back(tmp_path: Path) -> None:
     for server in serve(RedisServer):
         with Deployment(tmp_path, server.url) as work:
             runner = child(work, letter(idle_shutdown_after=3))
-            assert work.send("square", 2).get(timeout=30)["square"] == 4
+            assert work.send("square", 2).get(timeout=PATIENCE)["square"] == 4
             server.restart()
+            again = work.send("square", 3)  # before it connects: then it is not idle for long
             runner.says("Connected to", times=2)
-            assert work.send("square", 3).get(timeout=30)["square"] == 9
+            assert again.get(timeout=PATIENCE)["square"] == 9
             assert runner.ends() == 0
             assert "idle for 3 s" in runner.output
 

@@ -12,7 +12,7 @@ import boto3
 import pytest
 
 from tests.servers import RabbitServer
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 from tests.workers import Deployment, Program
 
 from .conftest import serve
@@ -50,7 +50,7 @@ def test_a_task_whose_process_is_killed_runs_again(work: Deployment, queue: str,
     os.kill(pid, signal.SIGKILL)
     wait_until(lambda: len(work.noted("holding")) == 2, what="the task running again")
     released.touch()
-    assert result.get(timeout=30) == 1
+    assert result.get(timeout=PATIENCE) == 1
     assert runner.ends() == 0
 
 
@@ -61,7 +61,7 @@ def test_a_task_that_kills_its_process_fails_after_the_third_and_the_runner_goes
     poison, food = work.send("die", 1, queue=queue), work.send("square", 2, queue=queue)
     with pytest.raises(Exception, match="Worker exited prematurely"):
         poison.get(timeout=60)
-    assert food.get(timeout=30)["square"] == 4
+    assert food.get(timeout=PATIENCE)["square"] == 4
     assert runner.ends() == 0
     assert work.numbers("die") == [1, 1, 1]
 
@@ -71,7 +71,7 @@ def test_a_task_without_memory_fails_once_and_the_runner_goes_on(work: Deploymen
     poison, food = work.send("exhaust", 1, queue=queue), work.send("square", 2, queue=queue)
     with pytest.raises(MemoryError):
         poison.get(timeout=60)
-    assert food.get(timeout=30)["square"] == 4
+    assert food.get(timeout=PATIENCE)["square"] == 4
     assert runner.ends() == 0
     assert "idle for 1 s" in runner.output
     assert work.numbers("exhaust") == [1]
@@ -117,8 +117,8 @@ def test_a_task_longer_than_rabbitmq_waits_is_done_once_and_what_waits_behind_it
             worker.says(r"acknowledged work\.hold\S+, which still runs after 2 s")
             worker.says(r"gave work\.square\S+ .*back, which waited here for 2 s", times=4)
             released.touch()
-            assert long.get(timeout=30) == 1
-            assert [result.get(timeout=30)["square"] for result in (due, behind)] == [4, 9]
+            assert long.get(timeout=PATIENCE) == 1
+            assert [result.get(timeout=PATIENCE)["square"] for result in (due, behind)] == [4, 9]
             assert worker.running
             assert (work.numbers("held"), work.numbers("square")) == ([1], [2, 3])
 
@@ -145,7 +145,7 @@ def test_a_task_longer_than_sqs_hides_it_is_done_once(sqs_url: str, aws_url: str
         runner.says(r"acknowledged work\.hold\S+, which still runs after 10 s")
         wait_until(lambda: left() == 0, what="SQS having forgotten it")
         released.touch()
-        assert result.get(timeout=30) == 1
+        assert result.get(timeout=PATIENCE) == 1
         assert runner.ends() == 0
         assert work.numbers("holding") == [1]
 

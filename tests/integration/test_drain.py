@@ -17,8 +17,8 @@ from celery_flame_ec2.queues import measure
 from tests.nursery import Nursery
 from tests.servers import RedisServer
 from tests.unit.test_imds import FakeMetadata
-from tests.waiting import wait_until
-from tests.workers import PATIENCE, Deployment
+from tests.waiting import PATIENCE, wait_until
+from tests.workers import Deployment
 
 from .test_child import child, letter
 

@@ -34,8 +34,9 @@ from .conftest import serve
 OWNER = "test"
 EARLY = {"task_acks_late": False}
 LATE = {"task_acks_late": True, "task_reject_on_worker_lost": True}
-#: Seconds within which what a runner held must be back after it was killed.
-AT_ONCE = 10.0
+#: Seconds within which what a runner held must be back after it was killed, on a busy machine: by its silence alone it
+#: would take ten minutes.
+AT_ONCE = 30.0
 LETTER = Parent(owner=OWNER, pool="pool", backend="local", queues=("celery",), concurrency=1)
 
 
@@ -171,7 +172,7 @@ def test_what_a_runner_held_that_died_while_no_parent_lived_comes_back_with_the_
         name = made.kill_runner(holding=5)
         assert json.loads(work.run("flame", "status", "--json").stdout)["held"] == 5
         made.released.touch()
-        work.start("second", "flame", "serve").says(f"gave back 5 messages that {name} held", timeout=2 * AT_ONCE)
+        work.start("second", "flame", "serve").says(f"gave back 5 messages that {name} held", timeout=AT_ONCE)
         wait_until(lambda: work.numbers("held") == [0, 1, 2, 3], what="all tasks done")
 
 

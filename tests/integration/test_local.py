@@ -54,8 +54,8 @@ def test_a_fork_in_the_middle_of_a_launch_neither_holds_it_up_nor_keeps_the_runn
                 signal.pause()
                 os._exit(0)
             forked.append(pid)
-        wait_until(launched.is_set, what="all launches returning", timeout=10)
-        wait_until(lambda: not backend.runners(), what="all runners gone", timeout=10)
+        wait_until(launched.is_set, what="all launches returning")
+        wait_until(lambda: not backend.runners(), what="all runners gone")
     finally:
         for pid in forked:
             os.kill(pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ import pytest
 
 from tests.servers import RedisServer
 from tests.slow_aws import SlowAws
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 from tests.workers import Deployment, one_line_error
 
 from .conftest import serve
@@ -118,7 +118,8 @@ def test_slow_answers_of_ec2_delay_nothing_else(redis_url: str, tmp_path: Path) 
                     seconds.append(_ping(work, name, patience=aws.delay / 2))
             assert aws.answering
     assert statistics.median(pings[parent_name]) < 10 * statistics.median(pings[plain_name])
-    assert max(pings[parent_name]) < 10 * max(pings[plain_name])
+    nine_in_ten = {name: statistics.quantiles(seconds, n=10)[-1] for name, seconds in pings.items()}
+    assert nine_in_ten[parent_name] < 10 * nine_in_ten[plain_name]  # and none waited as long as EC2 does
 
 
 def test_an_exception_in_a_round_is_logged_and_survived(redis_url: str, tmp_path: Path) -> None:
@@ -128,7 +129,7 @@ def test_an_exception_in_a_round_is_logged_and_survived(redis_url: str, tmp_path
     with Deployment(tmp_path, redis_url, **conf) as work:
         parent = work.worker("--autoscale=2,1", WORK_TROUBLE=str(trouble))
         parent.says(r"ERROR.*a policy in trouble")
-        assert work.send("square", 3).get(timeout=30)["square"] == 9
+        assert work.send("square", 3).get(timeout=PATIENCE)["square"] == 9
         trouble.unlink()
         for number in range(40):
             work.send("square", number, 0.2)

@@ -23,8 +23,8 @@ from celery_flame_ec2.terminator import LOOK_AGAIN, TICK
 from tests.nursery import Nursery
 from tests.servers import Server
 from tests.slow_link import SlowLink
-from tests.waiting import wait_until
-from tests.workers import PATIENCE, Deployment, Program
+from tests.waiting import PATIENCE, wait_until
+from tests.workers import Deployment, Program
 
 from .test_child import letter
 

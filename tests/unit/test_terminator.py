@@ -270,6 +270,18 @@ def test_the_idle_clock_starts_again_with_every_task_that_ran_between_two_looks(
     assert watcher.phase is Phase.WORKING
 
 
+def test_the_idle_clock_starts_again_when_a_broker_that_was_lost_is_back(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    at(watcher, clock, IDLE - 1)
+    watcher.detach()
+    at(watcher, clock, 2)
+    watcher.attach(Consumer())
+    at(watcher, clock, IDLE - 1)
+    assert watcher.phase is Phase.WORKING
+    at(watcher, clock, IDLE)
+    assert watcher.phase is Phase.DRAINING
+
+
 def test_a_runner_that_is_too_old_finishes_what_it_holds(clock: Clock, consumer: Consumer) -> None:
     watcher = terminator(clock, consumer, max_lifetime=100.0)
     request = hold()
