@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from dateutil.parser import isoparse
+
 from .config import Ec2Options
 from .errors import MetadataError
 from .imds import Metadata, is_disabled
@@ -89,7 +91,7 @@ class Notices:
     def _left(self, action: str) -> float:
         """Return for how many seconds there is a machine; `action` is as EC2 writes it."""
         try:
-            at = datetime.fromisoformat(str(json.loads(action)["time"]).replace("Z", "+00:00"))
+            at: datetime = isoparse(str(json.loads(action)["time"]))
             return at.timestamp() - self._clock()
         except (ValueError, TypeError, KeyError):
             return USUAL_NOTICE

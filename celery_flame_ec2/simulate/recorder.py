@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, TextIO
 
+from dateutil.parser import isoparse
+
 from .traces import ARRIVAL, QUEUE, RUNTIME
 
 #: Tasks remembered that have arrived and are not done, at most: about 30 MB.
@@ -132,7 +134,7 @@ def _is_time(value: Any) -> bool:
 def _due(event: Mapping[str, Any]) -> float:
     """Return when a task may run at the earliest, in seconds since the epoch; 0 where at once."""
     try:
-        moment = datetime.fromisoformat(str(event.get("eta")).replace("Z", "+00:00"))
+        moment: datetime = isoparse(str(event.get("eta")))
     except ValueError:
         return 0.0
     return moment.replace(tzinfo=moment.tzinfo or timezone.utc).timestamp()
