@@ -103,15 +103,17 @@ class Bench:
     released: Path
 
     def burst(self) -> None:
-        """Send what a runner of two slots then holds: two that run, two behind them, one that is not due yet."""
+        """Have a runner of two slots run two tasks, and hold two behind them and one that is not due yet."""
+        for number in range(2):
+            self.work.send("hold", number, str(self.released), queue=self.queue)
+        wait_until(lambda: len(self.work.noted("holding")) == 2, what="two tasks running")
         self.work.send("square", 4, queue=self.queue, countdown=12)
-        for number in range(4):
+        for number in range(2, 4):
             self.work.send("hold", number, str(self.released), queue=self.queue)
 
     def kill_runner(self, *, holding: int) -> str:
-        """Kill the one runner as soon as it runs two tasks and holds so many; return its id."""
+        """Kill the one runner as soon as it holds so many; return its id."""
         ((name, pid),) = self.work.has_runners(1).items()
-        wait_until(lambda: len(self.work.noted("holding")) == 2, what="two tasks running")
         wait_until(lambda: self.held(name) == holding, what=f"{holding} messages held")
         os.killpg(pid, signal.SIGKILL)
         return name

@@ -42,8 +42,12 @@ def test_a_burst_is_worked_off_by_runners_that_come_and_go(
     flame = pools(queues=[queue], max_concurrency=2)
     with Deployment(tmp_path, broker, flame_pools=flame, task_default_queue=queue) as work, work.watched() as watch:
         parent = work.worker("--autoscale=2,1")
+        for number in range(2):  # its own processes are busy until there are runners, however long that takes
+            work.send("hold", number, str(tmp_path / "released"), queue=queue)
         results = [work.send("square", number, 0.3, queue=queue) for number in range(200)]
-        answers = [result.get(timeout=60) for result in results]
+        parent.says(r" is up, ", times=3)
+        (tmp_path / "released").touch()
+        answers = [result.get(timeout=PATIENCE) for result in results]
         parent.says(r" ended: idle for", times=3)
         work.has_runners(0)
     assert [answer["square"] for answer in answers] == [number**2 for number in range(200)]
@@ -90,8 +94,12 @@ def test_autoscale_of_a_pool_that_cannot_be_sized_is_refused_at_start(
 def test_a_gevent_parent_works_and_launches(redis_url: str, tmp_path: Path) -> None:
     with Deployment(tmp_path, redis_url, flame_pools=pools(max=1)) as work:
         parent = work.worker("--pool=gevent", "--autoscale=4,2")
+        for number in range(4):  # it is busy itself until there is a runner
+            work.send("hold", number, str(tmp_path / "released"))
         results = [work.send("square", number, 0.2) for number in range(80)]
-        answers = [result.get(timeout=60) for result in results]
+        parent.says(r" is up, ")
+        (tmp_path / "released").touch()
+        answers = [result.get(timeout=PATIENCE) for result in results]
         parent.says(r" ended: idle for")
     assert [answer["square"] for answer in answers] == [number**2 for number in range(80)]
     assert {answer["runner"] is None for answer in answers} == {True, False}
