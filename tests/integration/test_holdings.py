@@ -183,13 +183,14 @@ def test_a_runner_that_ends_in_peace_leaves_nothing_behind(bench: Callable[..., 
     made = bench({"idle_shutdown_after": 1, "worker_options": {"pool": pool}}, **LATE)
     with made.work as work:
         parent = work.start("parent", "flame", "serve")
-        work.send("square", 1, queue=made.queue)
+        work.send("hold", 1, str(made.released), queue=made.queue)
         ((name, _),) = work.has_runners(1).items()
-        wait_until(lambda: work.numbers("square") == [1], what="the task done")
+        wait_until(lambda: work.noted("holding"), what="the task running")
         assert list(made.redis.scan_iter("flame:runners:*"))
         work.send("square", 2, queue=made.queue, countdown=3600)
-        wait_until(lambda: made.held(name) == 1, what="the runner holding what is not due")
+        wait_until(lambda: made.held(name) == 2, what="the runner holding also what is not due")
         parent.stop()
+        made.released.touch()
         work.has_runners(0)
         assert [key for key in made.redis.scan_iter("flame:*") if b":notes:" not in key] == []
         assert made.redis.llen(made.queue) == 1

@@ -25,6 +25,7 @@ from tests.servers import MotoServer, RabbitServer, RedisServer, SentinelServer,
 from tests.waiting import wait_until
 
 TIMEOUT = 1.0  #: seconds a silent broker is waited for
+ANSWER = 10.0  #: seconds one that speaks may take: a server that just started is slow at first
 PATIENCE = 30.0  #: seconds after which a call counts as hung
 
 Name = Callable[[str], str]
@@ -36,8 +37,8 @@ def application(url: str, **transport_options: Any) -> Celery:
 
 
 @contextmanager
-def watched(app: Celery) -> Iterator[Any]:
-    with closing(open_connection(app, timeout=TIMEOUT)) as connection:
+def watched(app: Celery, *, timeout: float = ANSWER) -> Iterator[Any]:
+    with closing(open_connection(app, timeout=timeout)) as connection:
         yield connection
 
 
@@ -358,7 +359,7 @@ def test_a_broker_that_falls_silent_is_unknown_in_bounded_time_and_read_again_on
 ) -> None:
     app, queue = on(server), unique_name("busy")
     send(app, queue, 2)
-    with watched(app) as connection:
+    with watched(app, timeout=TIMEOUT) as connection:
         wait_until(lambda: measure(connection, [queue]).depths[queue].waiting == 2, what="two messages waiting")
         with server.paused():
             for _ in ("while connected", "while it cannot connect"):
@@ -369,7 +370,7 @@ def test_a_broker_that_falls_silent_is_unknown_in_bounded_time_and_read_again_on
 def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_question(server: Server, unique_name: Name) -> None:
     app, full, empty = on(server), unique_name("full"), unique_name("empty")
     send(app, full, 2)
-    with watched(app) as connection:
+    with watched(app, timeout=TIMEOUT) as connection:
         wait_until(lambda: measure(connection, [full]).depths[full].waiting == 2, what="two messages waiting")
         with server.paused():
             assert isinstance(must_return(lambda: measure(connection, [full])), DemandUnknown)
@@ -377,7 +378,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_question(server
 
 
 def test_a_broker_silent_from_the_start_is_unknown_in_bounded_time(server: Server) -> None:
-    with watched(on(server)) as connection, server.paused():
+    with watched(on(server), timeout=TIMEOUT) as connection, server.paused():
         assert isinstance(must_return(lambda: measure(connection, ["any"])), DemandUnknown)
 
 
