@@ -22,6 +22,7 @@ from .policy import CAPACITY, FORGET_AFTER, Demand, Fleet, Plan, Unknown, room
 from .presence import REPEAT, Word
 from .roster import Change, Event, Open, Roster
 from .runner import Runner, RunnerState
+from .uptime import phases
 
 logger = logging.getLogger(__name__)
 
@@ -295,7 +296,8 @@ class Pool:
             return
         text, took = "pool %s: %s is up, %.1f s after its launch", round(seconds, 1)
         self._say("up", text, runner.id, seconds, runner=runner.id, seconds=took)
-        signals.runner_up.send(sender=self.settings.name, runner=runner, seconds=seconds)
+        parts = phases(seconds, change.ages)
+        signals.runner_up.send(sender=self.settings.name, runner=runner, seconds=seconds, phases=parts)
 
     def _tell_end(self, runner: Runner, reason: str, now: float, *, kind: str) -> None:
         if kind != "boot":  # which was told as a failed launch

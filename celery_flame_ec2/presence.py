@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -44,7 +45,8 @@ class Word:
     """What a runner said last. `reason` is why it ends; `heard_at` is the parent's clock, seconds since the epoch.
 
     `active` tasks are with it now, `taken` is how many it accepted since its start. `node` is its worker's name, by
-    which it can be told something; empty where it speaks.
+    which it can be told something; empty where it speaks. `ages` are the seconds for which its machine and its process
+    had been running at its hello, where it knows.
     """
 
     runner_id: str
@@ -56,6 +58,7 @@ class Word:
     reason: str = ""
     heard_at: float = 0.0
     node: str = ""
+    ages: tuple[float, float] | None = None
 
 
 def say(dispatcher: Dispatcher, word: Word) -> None:
@@ -69,6 +72,7 @@ def say(dispatcher: Dispatcher, word: Word) -> None:
         active=word.active,
         taken=word.taken,
         reason=word.reason,
+        ages=word.ages,
     )
 
 
@@ -215,8 +219,18 @@ class Presence:
                 reason=str(event["reason"]),
                 heard_at=self._clock(),
                 node=str(event.get("hostname", "")),
+                ages=_ages(event.get("ages")),
             )
         except (KeyError, TypeError, ValueError):
             logger.warning("a %s event that no runner of this version sends was left out", EVENT)
             return
         self._words[word.runner_id] = word
+
+
+def _ages(told: Any) -> tuple[float, float] | None:
+    if told is None:
+        return None
+    machine, process = map(float, told)
+    if not 0 <= process < math.inf or not 0 <= machine < math.inf:
+        raise ValueError("no ages")
+    return machine, process

@@ -29,7 +29,7 @@ class Change:
 
     `reason` is the runner's own word for its end; `heard` says whether it ever spoke, `ours` whether this parent
     launched it (one that was adopted may have spoken before anybody listened). `seconds` is how long ago that was, by
-    this parent's clock.
+    this parent's clock. `ages` are those it told.
     """
 
     event: Event
@@ -38,6 +38,7 @@ class Change:
     heard: bool = False
     ours: bool = False
     seconds: float | None = None
+    ages: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -237,12 +238,18 @@ class Roster:
         up = [runner for runner in fresh if runner.state is RunnerState.UP]
         if any(self._proves_launches(runner) for runner in up):
             self.well()
-        return [self._came_up(runner, now) for runner in up]
+        return [self._came_up(runner, words[runner.id], now) for runner in up]
 
-    def _came_up(self, runner: Runner, now: float) -> Change:
+    def _came_up(self, runner: Runner, word: Word, now: float) -> Change:
         launched_at = self._ours.get(runner.id)
-        seconds = None if launched_at is None else now - launched_at
-        return Change(event=Event.UP, runner=runner, heard=True, ours=launched_at is not None, seconds=seconds)
+        return Change(
+            event=Event.UP,
+            runner=runner,
+            heard=True,
+            ours=launched_at is not None,
+            seconds=None if launched_at is None else now - launched_at,
+            ages=word.ages,
+        )
 
     def _proves_launches(self, runner: Runner) -> bool:
         """Tell whether a runner that is up shows that launches go well again: an old one does not."""

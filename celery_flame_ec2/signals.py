@@ -3,7 +3,7 @@
 Each is a Celery signal, sent on the parent's service thread with the pool's name as sender:
 
 runner_launched   runner, reason
-runner_up         runner, seconds (from launch to hello)
+runner_up         runner, seconds (from launch to hello), phases (those of uptime.PHASES that are known, in seconds)
 runner_ended      runner, reason, kind (of lifetime.ENDING_KINDS)
 launch_failed     reason, kind (of errors.FAILURE_KINDS)
 pool_grew         count, reason
@@ -15,7 +15,7 @@ from __future__ import annotations
 from celery.utils.dispatch import Signal
 
 runner_launched = Signal(name="runner_launched", providing_args={"runner", "reason"})
-runner_up = Signal(name="runner_up", providing_args={"runner", "seconds"})
+runner_up = Signal(name="runner_up", providing_args={"runner", "seconds", "phases"})
 runner_ended = Signal(name="runner_ended", providing_args={"runner", "reason", "kind"})
 launch_failed = Signal(name="launch_failed", providing_args={"reason", "kind"})
 pool_grew = Signal(name="pool_grew", providing_args={"count", "reason"})

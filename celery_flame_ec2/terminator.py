@@ -67,6 +67,7 @@ class Terminator:
         voice: Voice | None = None,
         leave: Callable[[], None] | None = None,
         pulse: Callable[[], None] = lambda: None,
+        ages: Callable[[], tuple[float, float] | None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ending: Ending | None = None
@@ -76,6 +77,8 @@ class Terminator:
         self._hello_file = hello_file
         self._notice, self._leave, self._voice = notice, leave, voice
         self._pulse = pulse
+        self._ages = ages
+        self._ages_at_hello: tuple[float, float] | None = None
         self._told = ""
         self._gave_up_at: float | None = None
         self._clock = clock
@@ -323,6 +326,7 @@ class Terminator:
             active=_held(),
             taken=self._accepted,
             reason=self.ending.reason if self.ending is not None else "",
+            ages=self._ages_at_hello,
         )
 
     @property
@@ -351,7 +355,7 @@ class Terminator:
         )
 
     def _on_ready(self, **_: Any) -> None:
-        self._hello_at = self._clock()
+        self._hello_at, self._ages_at_hello = self._clock(), self._ages()
         told = {"event": "up", "runner": self._runner_id, "pool": self._letter.pool}
         logger.info("flame: runner %s of pool %s is up", self._runner_id, self._letter.pool, extra=told)
         if self._hello_file is not None:

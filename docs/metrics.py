@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from celery_flame_ec2.errors import FAILURE_KINDS
 from celery_flame_ec2.lifetime import ENDING_KINDS
 from celery_flame_ec2.page.metrics import METRICS
+from celery_flame_ec2.uptime import PHASES
 
 INTRODUCTION = """\
 # Metrics
@@ -41,6 +42,7 @@ This page is printed from the code by `python docs/metrics.py`.
 | metric | kind | labels | |
 |---|---|---|---|"""
 CAUSES = "\n## `cause` of a launch that failed\n\n| cause | |\n|---|---|"
+BOOT = "\n## `phase` of a boot\n\n| phase | |\n|---|---|"
 REASONS = "\n## `reason` of a runner that ended\n\n| reason | |\n|---|---|"
 
 
@@ -49,7 +51,7 @@ def main() -> None:
     for metric in METRICS:
         labels = ", ".join(f"`{label}`" for label in metric.labels)
         print(f"| `{metric.name}` | {metric.kind} | {labels} | {metric.doc} |")
-    for title, kinds in ((CAUSES, FAILURE_KINDS), (REASONS, ENDING_KINDS)):
+    for title, kinds in ((CAUSES, FAILURE_KINDS), (BOOT, PHASES), (REASONS, ENDING_KINDS)):
         print_kinds(title, kinds)
 
 

@@ -64,8 +64,8 @@ class Browser:
         return self.text(selector)
 
     def picture(self, path: Path) -> None:
-        """Write a screenshot of the whole page."""
-        shot = self._call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
+        """Write a screenshot of what is in the window."""
+        shot = self._call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def __enter__(self) -> Self:

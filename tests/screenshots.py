@@ -5,6 +5,7 @@ Runners are processes of this machine; the broker is a Redis of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 import time
@@ -18,7 +19,7 @@ from tests.waiting import wait_until
 from tests.workers import ROOT, Deployment
 
 #: File, width, height and scheme of each picture.
-SHOTS = (("page.png", 1000, 900, False), ("page-dark.png", 1000, 900, True), ("page-phone.png", 390, 844, False))
+SHOTS = (("page.png", 900, 1250, False), ("page-dark.png", 900, 720, True), ("page-phone.png", 390, 844, False))
 POOLS = {
     "video": {
         "queues": ["video", "video-long"],
@@ -29,19 +30,18 @@ POOLS = {
     },
     "mail": {"queues": ["mail"], "max": 3, "max_concurrency": 4, "idle_shutdown_after": 4, "target_wait": 4},
 }
-#: Seconds between two floods, and tasks of each by queue.
-EVERY, FLOODS = 12.0, ({"video": 90, "mail": 60}, {"video-long": 40, "mail": 90}, {"video": 120, "video-long": 30})
+#: Seconds after each flood, and tasks of each by queue.
+EVERY, FLOODS = 10.0, ({"video": 90, "mail": 30}, {"video-long": 40, "mail": 60}, {"video": 300, "mail": 90})
 
 
 def main(directory: Path) -> None:
     """Run the burst, and take the pictures at its height."""
     conf: dict[str, Any] = {"flame_pools": POOLS, "flame_owner": "proj@broker.internal", "flame_interval": 0.5}
     conf["flame_policy"] = "celery_flame_ec2.policy:plan"
-    with (
-        tempfile.TemporaryDirectory() as run,
-        RedisServer() as broker,
-        Deployment(Path(run), broker.url, **conf) as work,
-    ):
+    with contextlib.ExitStack() as stack:
+        run, broker = stack.enter_context(tempfile.TemporaryDirectory()), stack.enter_context(RedisServer())
+        browser = stack.enter_context(Browser())
+        work = stack.enter_context(Deployment(Path(run), broker.url, **conf))
         server = work.start("server", "flame", "serve", "--http", "127.0.0.1:0")
         (url,) = server.says(r"status page on (http://\S+)")
         for flood in FLOODS:
@@ -50,13 +50,11 @@ def main(directory: Path) -> None:
                     work.send("square", number, 1.0, queue=queue)
             time.sleep(EVERY)
         wait_until(lambda: _up(url) >= 5, what="runners that are up", timeout=120)
-        with Browser() as browser:
-            for name, width, height, dark in SHOTS:
-                browser.size(width, height, dark=dark)
-                browser.open(url)
-                browser.shows("live;")
-                browser.picture(directory / name)
-        print("\n".join(browser.problems))
+        for name, width, height, dark in SHOTS:
+            browser.size(width, height, dark=dark)
+            browser.open(url)
+            browser.shows("live;")
+            browser.picture(directory / name)
 
 
 def _up(url: str) -> int:

@@ -24,6 +24,7 @@ from ..errors import LetterError
 from ..log import write_json
 from ..parent import HELLO_VARIABLE, LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent, flame_parent
 from ..presence import Voice
+from ..uptime import ages
 from ..watchdog import open_watchdog
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[
         leave=functools.partial(_leave, keeper),
         voice=_voice(app, runner_id) if not letter.board else None,
         pulse=watchdog.pulse if watchdog is not None else lambda: None,
+        ages=ages,
     )
     scribe = open_scribe(letter, runner_id, word=terminator.word, obey=terminator.obey)
     return Parts(terminator=terminator, keeper=keeper, notices=notices, scribe=scribe)

@@ -110,6 +110,8 @@ METRICS = (
            values=of_pools(lambda pool: pool.breaker.retry_in if pool.breaker else 0.0)),
     Metric(name="flame_boot_seconds", kind="histogram", labels=("pool",), doc="From a runner's launch to its hello.",
            values=of_counts(lambda tally: tally.boots)),
+    Metric(name="flame_boot_phase_seconds", kind="histogram", labels=("pool", "phase"),
+           doc="What parts of that took, of runners that tell.", values=of_counts(lambda tally: tally.phases)),
     Metric(name="flame_runners_ended_total", kind="counter", labels=("pool", "reason"),
            doc="Runners that are gone, by the reason they gave.", values=of_counts(lambda tally: tally.endings)),
     Metric(name="flame_billed_runner_seconds_total", kind="counter", labels=("pool",),

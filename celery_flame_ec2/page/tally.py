@@ -10,9 +10,10 @@ from typing import Any
 from .. import signals
 from ..errors import FAILURE_KINDS
 from ..lifetime import ENDING_KINDS
+from ..uptime import PHASES
 
 #: Upper bounds of what is counted by how long it took, in seconds.
-BOOT_BUCKETS = (2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0)
+BOOT_BUCKETS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 90.0, 120.0, 180.0, 300.0, 600.0)
 TICK_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
@@ -48,6 +49,7 @@ class Tally:
         self.failures = dict.fromkeys(itertools.product(pools, FAILURE_KINDS), 0)
         self.endings = dict.fromkeys(itertools.product(pools, ENDING_KINDS), 0)
         self.boots: Mapping[str, Durations] = {pool: Durations(BOOT_BUCKETS) for pool in pools}
+        self.phases = {each: Durations(BOOT_BUCKETS) for each in itertools.product(pools, PHASES)}
         self.ticks = Durations(TICK_BUCKETS)
 
     def connect(self) -> None:
@@ -72,9 +74,11 @@ class Tally:
         if (sender, kind) in self.failures:
             self.failures[sender, kind] += 1
 
-    def _count_boot(self, sender: str, seconds: float, **_: Any) -> None:
+    def _count_boot(self, sender: str, seconds: float, phases: Mapping[str, float], **_: Any) -> None:
         if sender in self.boots:
             self.boots[sender].add(seconds)
+            for phase, took in phases.items():
+                self.phases[sender, phase].add(took)
 
     def _count_ending(self, sender: str, kind: str, **_: Any) -> None:
         if (sender, kind) in self.endings:

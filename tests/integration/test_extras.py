@@ -20,6 +20,7 @@ from celery_flame_ec2.config import PoolSettings, Settings
 from celery_flame_ec2.overview import CostOverview, QueueOverview
 from celery_flame_ec2.page import Page
 from celery_flame_ec2.page.metrics import METRICS
+from celery_flame_ec2.uptime import PHASES
 from tests.conftest import servers_or_skip
 from tests.overviews import NOON, overview, pool
 from tests.servers import PrometheusServer, find_program
@@ -136,7 +137,7 @@ def count(server: PrometheusServer) -> int:
 def happen(page: Page, number: int) -> None:
     signals.runner_launched.send(sender="video", runner=None, reason="")
     signals.launch_failed.send(sender="video", reason="", kind="boot")
-    signals.runner_up.send(sender="video", runner=None, seconds=40.0)
+    signals.runner_up.send(sender="video", runner=None, seconds=40.0, phases=dict.fromkeys(PHASES, 13.0))
     signals.runner_ended.send(sender="video", runner=None, reason="", kind="idle")
     cost = CostOverview(since=NOON, ended=1, seconds=100.0 * number, hourly_price=None, cost=None, hourly=None)
     queues = (QueueOverview(name="video", waiting=number, oldest_wait=12.0),)

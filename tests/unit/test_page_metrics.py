@@ -82,7 +82,7 @@ def test_signals_are_counted(tally: Tally) -> None:
     signals.runner_launched.send(sender="video", runner=None, reason="")
     signals.runner_launched.send(sender="video", runner=None, reason="")
     signals.launch_failed.send(sender="video", reason="", kind="quota")
-    signals.runner_up.send(sender="video", runner=None, seconds=41.0)
+    signals.runner_up.send(sender="video", runner=None, seconds=41.0, phases={"machine": 9.0, "release": 30.0})
     signals.runner_ended.send(sender="video", runner=None, reason="", kind="spot")
     samples = read(overview(), tally)
 
@@ -92,6 +92,8 @@ def test_signals_are_counted(tally: Tally) -> None:
     assert value(samples, "flame_boot_seconds_sum", pool="video") == 41
     assert value(samples, "flame_boot_seconds_bucket", pool="video", le="30.0") == 0
     assert value(samples, "flame_boot_seconds_bucket", pool="video", le="45.0") == 1
+    assert value(samples, "flame_boot_phase_seconds_sum", pool="video", phase="release") == 30
+    assert value(samples, "flame_boot_phase_seconds_count", pool="video", phase="worker") == 0
     assert value(samples, "flame_runners_ended_total", pool="video", reason="spot") == 1
 
 
@@ -99,7 +101,7 @@ def test_every_count_begins_at_zero_and_only_known_pools_and_kinds_are_counted(t
     before = read(overview(), tally)
     signals.runner_launched.send(sender="stranger", runner=None, reason="")
     signals.launch_failed.send(sender="video", reason="", kind="i-0123456789")
-    signals.runner_up.send(sender="stranger", runner=None, seconds=1.0)
+    signals.runner_up.send(sender="stranger", runner=None, seconds=1.0, phases={})
     signals.runner_ended.send(sender="stranger", runner=None, reason="", kind="idle")
 
     assert read(overview(), tally) == before
@@ -143,7 +145,7 @@ def test_names_follow_the_rules_of_prometheus() -> None:
 
 def test_no_label_grows_with_the_fleet() -> None:
     assert {label for metric in METRICS for label in metric.labels} == {
-        "owner", "backend", "pool", "queue", "state", "cause", "reason",
+        "owner", "backend", "pool", "queue", "state", "cause", "phase", "reason",
     }  # fmt: skip
 
 

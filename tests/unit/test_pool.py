@@ -116,8 +116,8 @@ def heard(signal: Any) -> Iterator[list[dict[str, Any]]]:
         signal.disconnect(receiver)
 
 
-def up(runner_id: str, state: RunnerState = RunnerState.UP, reason: str = "") -> dict[str, Word]:
-    return {runner_id: Word(runner_id=runner_id, pool="video", owner="o", state=state, reason=reason)}
+def up(runner_id: str, state: RunnerState = RunnerState.UP, reason: str = "", **fields: Any) -> dict[str, Word]:
+    return {runner_id: Word(runner_id=runner_id, pool="video", owner="o", state=state, reason=reason, **fields)}
 
 
 def test_a_round_launches_what_the_plan_says_and_tells_the_application(backend: ListBackend) -> None:
@@ -287,10 +287,11 @@ def test_a_runner_that_came_up_and_ended_is_told_with_its_own_reason(backend: Li
     pool = new_pool(backend)
     do_round(pool, Demand(waiting=1))
     with heard(signals.runner_up) as came_up, heard(signals.runner_ended) as ended:
-        see(pool, None, up("r0"), NOW + 9, hears=True)
+        see(pool, None, up("r0", ages=(6.0, 2.0)), NOW + 9, hears=True)
         see(pool, None, up("r0", RunnerState.ENDING, "idle for 30 s"), NOW + 50, hears=True)
         see(pool, [], {}, NOW + 60, hears=True)
     assert [(call["runner"].id, call["seconds"]) for call in came_up] == [("r0", 9.0)]
+    assert came_up[0]["phases"] == {"machine": 3.0, "release": 4.0, "worker": 2.0}
     assert [(call["runner"].id, call["reason"], call["kind"]) for call in ended] == [("r0", "idle for 30 s", "idle")]
     assert pool.roster.failures.count == 0
 

@@ -53,10 +53,18 @@ def test_a_listener_listens_since_it_heard_itself(ears: Ears) -> None:
 
 def test_a_word_is_heard_with_when_and_what(ears: Ears) -> None:
     ears.listen()
-    ears.runner_says("i-1", active=2, taken=9)
+    ears.runner_says("i-1", active=2, taken=9, ages=(31.5, 4.0))
     ears.listen(3.0)
     word = ears.presence.words["i-1"]
-    assert (word.active, word.taken, word.heard_at) == (2, 9, ears.clock())
+    assert (word.active, word.taken, word.heard_at, word.ages) == (2, 9, ears.clock(), (31.5, 4.0))
+
+
+@pytest.mark.parametrize("ages", [(1.0,), (1.0, -1.0), (float("inf"), 1.0), "ab", 7])
+def test_ages_that_cannot_be_make_a_word_that_is_left_out(ears: Ears, ages: Any) -> None:
+    ears.listen()
+    ears.runner_says("i-1", ages=ages)
+    ears.listen()
+    assert ears.presence.words == {}
 
 
 def test_while_it_hears_itself_it_listens_on(ears: Ears) -> None:
