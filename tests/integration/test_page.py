@@ -130,16 +130,40 @@ def test_ipv6_has_a_loopback_too() -> None:
         assert ask(port, "/", host="::1")[0] == 200
 
 
-def test_clients_that_stall_keep_nobody_out(shown: int) -> None:
+def test_of_many_clients_that_stall_those_that_came_first_are_dropped_for_others(
+    shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celery_flame_ec2.page.server._Handler.timeout", None)
     with contextlib.ExitStack() as stack:
-        stalled = [stack.enter_context(socket.create_connection(("127.0.0.1", shown))) for _ in range(2 * CONNECTIONS)]
-        for each in stalled:
-            with contextlib.suppress(OSError):  # those that came first are closed by now
-                each.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        stalled = [stack.enter_context(stalling(shown)) for _ in range(2 * CONNECTIONS)]
         assert ask(shown, "/healthz")[0] == 200
-        most = CONNECTIONS + 1  # one that was closed may be on its way out
-        wait_until(lambda: page_threads() <= most, what=f"no more than {most} threads")
+        assert all(is_dropped(each) for each in stalled[:CONNECTIONS])
+        wait_until(lambda: page_threads() <= CONNECTIONS, what="no more threads than connections")
     wait_until(lambda: page_threads() == 0, what="no thread that answers nobody")
+
+
+def test_a_client_that_stalls_is_dropped_though_nobody_else_comes(shown: int) -> None:
+    with stalling(shown) as stalled:
+        assert is_dropped(stalled)
+
+
+@contextlib.contextmanager
+def stalling(port: int) -> Iterator[socket.socket]:
+    """A client that does not finish its question."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        with contextlib.suppress(OSError):  # it may be dropped by now
+            client.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        yield client
+
+
+def is_dropped(client: socket.socket) -> bool:
+    """Wait for the server to close a connection."""
+    try:
+        return client.recv(1) == b""
+    except ConnectionResetError:
+        return True
+    except TimeoutError:
+        return False
 
 
 def page_threads() -> int:
@@ -178,6 +202,8 @@ def test_serve_shows_a_burst_live_and_stops_with_the_service(redis_url: str, tmp
         wait_until(lambda: browser.text("#runners").count("\tup\t2\t") == 2, what="two busy runners", timeout=60)
         wait_until(lambda: "launch 2" in history(port), what="the decision in the history")
         assert {family.name for family in metrics(port)} > {"flame_runners", "flame_launches", "flame_boot_seconds"}
+        assert value(port, "flame_boot_phase_seconds_count", pool="pool", phase="worker") == 2
+        assert 0 < value(port, "flame_boot_phase_seconds_sum", pool="pool", phase="worker") < 120
         assert browser.run("document.querySelectorAll('figure svg[role=img]').length") == 2
 
         (tmp_path / "go").touch()
@@ -197,6 +223,12 @@ def history(port: int) -> str:
 
 def metrics(port: int) -> list[Any]:
     return list(text_string_to_metric_families(ask(port, "/metrics")[2].decode()))
+
+
+def value(port: int, name: str, **labels: str) -> float:
+    samples = [sample for family in metrics(port) for sample in family.samples]
+    (found,) = [sample.value for sample in samples if (sample.name, sample.labels) == (name, labels)]
+    return float(found)
 
 
 def test_hostile_texts_are_shown_as_text(browser: Browser) -> None:
