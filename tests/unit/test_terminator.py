@@ -122,7 +122,7 @@ def consumer() -> Consumer:
 def terminator(clock: Clock, consumer: Consumer, hello: Path | None = None, **limits: Any) -> Terminator:
     wanted = Limits(**{"idle_shutdown_after": IDLE, "shutdown_timeout": SHUTDOWN, **limits})
     letter = Parent(owner="o", pool="p", backend="local", queues=("q",), concurrency=2, limits=wanted)
-    watcher = Terminator(letter, "r1", hello_file=hello, clock=clock)
+    watcher = Terminator(letter, "r1", hello_file=hello, clock=clock, ages=lambda: (clock.now, 3.0))
     watcher.attach(consumer)
     watcher._on_ready()
     watcher.tick(clock.now)
@@ -329,12 +329,14 @@ def test_a_worker_that_never_connects_ends(clock: Clock) -> None:
 def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_for(
     clock: Clock, consumer: Consumer, tmp_path: Path
 ) -> None:
-    hello = tmp_path / "hello"
-    terminator(clock, consumer, hello)
+    hello, ages = tmp_path / "hello", (clock.now, 3.0)
+    watcher = terminator(clock, consumer, hello)
     assert hello.exists()
     assert len(consumer.said) == 2  # at once, and with the first look
-    who = {"runner": "r1", "pool": "p", "owner": "o"}
+    who = {"runner": "r1", "pool": "p", "owner": "o", "ages": ages}
     assert consumer.said[0] == {**who, "state": "up", "active": 0, "taken": 0, "reason": ""}
+    clock.now += 60
+    assert watcher.word().ages == ages  # at its hello: later words repeat it
 
 
 def test_the_file_says_who_the_worker_is_and_how_it_is(clock: Clock, consumer: Consumer, tmp_path: Path) -> None:
