@@ -209,15 +209,11 @@ class Boot:
         need_machine(manifest(fresh), self.document["env"].get("PATH"))
         only_files(fresh, (os.path.realpath(self.home) + "/release", "/usr/"))
         program = self.document["program"]
-        path = os.path.join(fresh, program)  # an absolute one is the machine's
-        place = "image" if path == program else "bundle"
-        if not os.path.isfile(path):
-            raise Refused(f"the {place} has no {program}")
-        if os.stat(path).st_mode & 0o555 != 0o555:
-            raise Refused(f"{program} in the {place} is not executable for everyone (chmod 755)")
-        for path in self.document["paths"]:
-            if not os.path.exists(path):
-                raise Refused(f"the image has no {path}, which the option 'sandbox' names")
+        for path in (program, *self.document["paths"]):
+            if not os.path.exists(os.path.join(fresh, path)):  # an absolute one is the image's
+                raise Refused(f"the {'image' if path[0] == '/' else 'bundle'} has no {path}")
+        if os.stat(os.path.join(fresh, program)).st_mode & 0o555 != 0o555:
+            raise Refused(f"{program} is not executable for everyone (chmod 755)")
         os.chmod(fresh, 0o755)  # noqa: S103  an archive of a private directory would lock the release's user out
         shutil.rmtree(f"{self.home}/release", ignore_errors=True)  # an image may have an older one baked in
         os.rename(fresh, f"{self.home}/release")

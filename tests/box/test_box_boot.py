@@ -112,7 +112,7 @@ CASES: dict[str, tuple[bytes | None, dict[str, Any], str]] = {
         "fetch: wrong checksum of ",
     ),
     "a bundle without the program": (archive({"bin/other": STAY}), {}, f"release: the bundle has no bin/{APP}"),
-    "a program nobody may run": (archive({f"bin/{APP}": STAY}, 0o600), {}, f"release: bin/{APP} in the bundle is not"),
+    "a program nobody may run": (archive({f"bin/{APP}": STAY}, 0o600), {}, f"release: bin/{APP} is not executable"),
     "a start command that exits at once": (
         archive({f"bin/{APP}": "#!/bin/sh\necho ImportError: no module named proj >&2\nexit 3\n"}),
         {},

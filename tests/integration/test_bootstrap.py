@@ -173,7 +173,7 @@ def test_a_release_baked_into_the_image_is_replaced(s3: Any, machine: Machine) -
         (b"no archive", "unpack: the bundle cannot be unpacked: it is damaged, or not in gzip format (Error -3"),
         (BUNDLE[:-200], "unpack: the bundle cannot be unpacked: it is cut off"),
         (archive({"bin/other": PROGRAM}), "release: the bundle has no bin/proj"),
-        (archive({"bin/proj": PROGRAM}, mode=0o700), "release: bin/proj in the bundle is not executable for everyone"),
+        (archive({"bin/proj": PROGRAM}, mode=0o700), "release: bin/proj is not executable for everyone"),
     ],
     ids=["no archive", "cut off", "no program", "a program for its owner alone"],
 )
@@ -187,8 +187,8 @@ def test_a_bundle_that_is_no_release_is_refused(s3: Any, machine: Machine, body:
     [
         ({"start_command": ("run/me", "bin/proj")}, "release: the bundle has no run/me"),
         ({"start_command": ("/no/java", "bin/proj")}, "release: the image has no /no/java"),
-        ({"start_command": ("/etc/passwd",)}, "release: /etc/passwd in the image is not executable for everyone"),
-        ({"sandbox": {"ReadWritePaths": ("/no/data", "/tmp")}}, "release: the image has no /no/data, which the option"),
+        ({"start_command": ("/etc/passwd",)}, "release: /etc/passwd is not executable for everyone"),
+        ({"sandbox": {"ReadWritePaths": ("/no/data", "/tmp")}}, "release: the image has no /no/data"),
     ],
 )
 def test_what_the_settings_name_and_the_instance_does_not_have_is_named(
