@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from celery_flame_ec2 import boot
-from celery_flame_ec2.config import Ec2Options
+from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
 from tests.box.box import Box
@@ -35,7 +35,28 @@ class Bench:
         client = self.box.client("s3")
         if bundle is not None:
             client.put_object(Bucket=self.box.cloud.bucket, Key=key, Body=bundle)
-        own = Ec2Options(
+        user_data = boot.user_data(boot.document(self.letter(limits), self._options(key, **options)))
+        return self.box.boot(user_data, **({"ImageId": image} if image else {}))
+
+    def letter(self, limits: Limits | None = None) -> Parent:
+        """Return what the instances are told."""
+        return Parent(owner="test", pool="p", backend="ec2", queues=("q",), concurrency=1, limits=limits or Limits())
+
+    def settings(self, key: str) -> Settings:
+        """Return the settings of a parent whose runners run the bundle at this key."""
+        place: dict[str, Any] = {
+            "region": self.box.region,
+            "ec2_service_endpoint": self.box.endpoint,
+            "image_id": self.box.image_id,
+            "subnet_id": (self.box.subnet_id,),
+            "security_group_id": (self.box.security_group_id,),
+            "iam_instance_profile": self.box.instance_profile,
+        }
+        pool = PoolSettings(name="p", queues=("q",), max_concurrency=1, ec2=self._options(key, **place))
+        return Settings(backend="ec2", owner="test", pools=(pool,))
+
+    def _options(self, key: str, **options: Any) -> Ec2Options:
+        return Ec2Options(
             app=APP,
             s3_bundle_url=f"s3://{self.box.cloud.bucket}/{key}",
             s3_service_endpoint=self.box.endpoint,
@@ -43,9 +64,6 @@ class Bench:
             instance_metadata_token_url=self.box.metadata_token_url,
             **options,
         )
-        letter = Parent(owner="test", pool="p", backend="ec2", queues=("q",), concurrency=1, limits=limits or Limits())
-        user_data = boot.user_data(boot.document(letter, own))
-        return self.box.boot(user_data, **({"ImageId": image} if image else {}))
 
     def failure(self, instance: str, *, timeout: float = 60.0) -> str:
         """Return what a boot failed of, once the instance has powered itself off after saying so, and said it once."""

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from celery_flame_ec2 import boot
+from celery_flame_ec2.backends.ec2 import Ec2Backend
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
 from tests.box.bench import APP, HELLO, MUTE, STAY, Bench
@@ -173,3 +174,26 @@ def test_a_second_boot_powers_off(bench: Bench) -> None:
     bench.box.wait_for_console(instance, "flame: release started")
     bench.box.run(instance, "/var/lib/cloud/instance/boothooks/boothook.sh")
     assert bench.failure(instance).endswith("this instance was booted before, and a runner runs once")
+
+
+def test_a_parent_keeps_to_the_release_it_pinned_while_that_of_a_new_deploy_launches_the_new_one(bench: Bench) -> None:
+    box, key = bench.box, "pinned.tar.gz"
+    s3, bucket = box.client("s3"), box.cloud.bucket
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+
+    def deployed(release: str) -> tuple[str, Ec2Backend]:
+        script = f"{HELLO}echo this is the {release} release\nexec sleep 600\n"
+        put = s3.put_object(Bucket=bucket, Key=key, Body=archive({f"bin/{APP}": script}))
+        backend = Ec2Backend(bench.settings(key), environ=box.environment())
+        backend.prepare()
+        return put["VersionId"], backend
+
+    parents = {release: deployed(release) for release in ("older", "newer")}
+    runners = {release: backend.launch(bench.letter(), 1)[0].id for release, (_, backend) in parents.items()}
+    for release, instance in runners.items():
+        box.wait_for_console(instance, f"this is the {release} release")
+    listed = {runner.id: runner.release for runner in parents["newer"][1].runners()}
+    for instance in runners.values():
+        box.cut_power(instance)
+    for release, instance in runners.items():
+        assert listed[instance] == f"s3://{bucket}/{key}?versionId={parents[release][0]}"
