@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import threading
@@ -200,7 +201,8 @@ def test_serve_shows_a_burst_live_and_stops_with_the_service(redis_url: str, tmp
         for runner in work.runners():
             browser.shows(runner, selector="#runners")
         wait_until(lambda: browser.text("#runners").count("\tup\t2\t") == 2, what="two busy runners", timeout=60)
-        wait_until(lambda: "launch 2" in history(port), what="the decision in the history")
+        # one decision or two: the first may have come when not all tasks were there
+        wait_until(lambda: re.search(r"launch [12]: ", history(port)), what="the decision in the history")
         assert {family.name for family in metrics(port)} > {"flame_runners", "flame_launches", "flame_boot_seconds"}
         assert value(port, "flame_boot_phase_seconds_count", pool="pool", phase="worker") == 2
         assert 0 < value(port, "flame_boot_phase_seconds_sum", pool="pool", phase="worker") < 120
