@@ -12,7 +12,7 @@ SERVERS := openssl rabbitmq-server redis-server
 WATCHERS := chromium prometheus
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
+.PHONY: demo test lint box bench-boot bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
 	bench-startup chaos-launch docs-policy endings screenshots soak clean
 
 demo: $(VENV)/.installed
@@ -33,6 +33,11 @@ box: $(VENV)/.tools
 bench-burst: $(VENV)/.tools
 	.ci/debian $(SERVERS) $(GUESTS)
 	$(BIN)/python -m benchmarks.burst $(if $(JSON),--json $(JSON))
+
+# from user data to the worker's process: ours, FlameEC2's way and `curl | tar x`, in the box: ROUNDS=n
+bench-boot: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(GUESTS)
+	$(BIN)/python -m benchmarks.boot --rounds $(or $(ROUNDS),5) $(if $(JSON),--json $(JSON))
 
 bench-confirm: $(VENV)/.tools
 	.ci/debian $(SERVERS)

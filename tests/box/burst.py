@@ -25,10 +25,10 @@ CELERY = [sys.executable, "-m", "celery", "-A", "proj.app"]
 IMAGE = "debian-12"
 
 
-def build_release(output: Path, project: Path = PROJECT, app: str = "proj.app") -> Path:
+def build_release(output: Path, project: Path = PROJECT, app: str = "proj.app", *more: str) -> Path:
     """Build the example project's release, or another's, with the command an operator would use."""
     command = [*CELERY[:-1], app, "flame", "release", "build", ".", "--name", "proj", "--image", IMAGE]
-    command += ["--output", str(output)]
+    command += ["--output", str(output), *more]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the release cannot be built:\n{done.stdout}{done.stderr}")
