@@ -45,7 +45,6 @@ unit() { cat >"$units/$1"; }
 power_off() { # the unit's name; why, as the report is told; what else its [Unit] says
     unit "flame-$1.service" <<UNIT
 [Unit]
-Description=Power this runner off: $2
 DefaultDependencies=no
 SuccessAction=poweroff
 FailureAction=poweroff
@@ -71,7 +70,6 @@ ConditionPathExists=!/run/flame/step'
 # Until the bootstrap has started timers with the times of this runner. They trigger the services above.
 unit flame-deadman.timer <<'UNIT'
 [Unit]
-Description=Deadman of this boot
 DefaultDependencies=no
 [Timer]
 OnActiveSec=90
@@ -81,7 +79,6 @@ UNIT
 bootstrap() { # the unit's name; what the bootstrap is told; what else its [Unit] says
     unit "flame-$1.service" <<UNIT
 [Unit]
-Description=Fetch and start the FLAME release
 DefaultDependencies=no
 Conflicts=shutdown.target
 Before=shutdown.target

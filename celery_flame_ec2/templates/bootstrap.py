@@ -108,7 +108,7 @@ class Boot:
             raise
         except Exception as exc:  # every failure has to end in one line and in power-off
             cause = str(exc) if isinstance(exc, Refused) else f"{type(exc).__name__}: {exc}"
-            if "No space left on device" in cause:
+            if re.search("No space left|Wrote only", cause):  # as Python, and as tar may say it
                 cause = f"the disk is too small; set a larger root_volume ({cause})"
             raise BootError(name, cause) from exc
 
@@ -300,7 +300,7 @@ class Aws:
         host = f"https://{service.replace('_', '')}.{self.region}.{self.domain}"
         headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": target}
         url = f"{self.endpoint(service) or host}/"
-        for pause in (0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 0.0):
+        for pause in (1, 2, 4, 8, 16, 32, 0):
             response = self.send(service, "POST", url, headers, json.dumps(payload).encode())
             answer = response.read()
             said: dict[str, Any] = json.loads(answer) if answer.startswith(b"{") else {}
@@ -309,7 +309,7 @@ class Aws:
             kind = str(said.get("__type", response.status)).rpartition("#")[2]
             if not re.search("Throttl|TooManyRequests|RequestLimit", kind):
                 break
-            time.sleep(pause * (0.5 + os.urandom(1)[0] / 255))  # others were told so at the same moment
+            time.sleep(pause * (0.1 + os.urandom(1)[0] / 999))  # others were told so at the same moment
         raise Refused(f"{target}: {kind}: {said.get('message') or said.get('Message', '')}")
 
 
@@ -437,7 +437,7 @@ class Download:
                 continue
             silent += 1
             if silent == ATTEMPTS:
-                raise Refused(f"S3 sent {self.received} of {self.size} bytes of {self.key}, and then no more")
+                raise Refused(f"S3 sent {self.received} of {self.size} bytes of {self.key}")
             self.response = self.bucket.get(self.key, range=f"bytes={self.received}-", if_match=self.etag)
 
     def read(self) -> bytes:
@@ -644,7 +644,7 @@ def inflated(chunks: Iterable[bytes]) -> Iterator[bytes]:
 def need_room(size: int, directory: str) -> None:
     free = shutil.disk_usage(directory).free
     if size > free:
-        raise OSError(f"No space left on device: it needs {size / 1e6:.1f} MB, and has {free / 1e6:.1f}")
+        raise OSError(f"No space left: it needs {size / 1e6:.1f} MB, and has {free / 1e6:.1f}")
 
 
 def manifest(directory: str) -> dict[str, Any]:
@@ -671,9 +671,7 @@ def need_machine(release: Mapping[str, Any], path: str | None) -> None:
         needed, found = "Python " + minor, own
     else:
         return
-    raise Refused(
-        f"the release is built for {needed}, and this machine has {found}; build it with --platform, --python"
-    )
+    raise Refused(f"the release is built for {needed}, and this machine has {found}; see --platform, --python")
 
 
 def numbers(text: str) -> list[int]:
@@ -687,11 +685,11 @@ def only_files(directory: str, bounds: tuple[str, ...]) -> None:
         for entry in os.scandir(left.pop()):
             if entry.is_symlink():
                 if not os.path.realpath(entry.path).startswith(bounds):
-                    raise Refused(f"{entry.name} in the bundle leads out of it, to {os.readlink(entry.path)}")
+                    raise Refused(f"{entry.name} in the bundle leads out of it")
             elif entry.is_dir():
                 left.append(entry.path)
             elif not entry.is_file():
-                raise Refused(f"{entry.name} in the bundle is no file, directory or link")
+                raise Refused(f"{entry.name} in the bundle is no plain file")
 
 
 def inside(directory: str, relative: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,13 +29,22 @@ class Bench:
     box: Box
 
     def boot(
-        self, bundle: bytes | None, *, limits: Limits | None = None, image: str | None = None, **options: Any
+        self,
+        bundle: bytes | Mapping[str, bytes] | None,
+        *,
+        limits: Limits | None = None,
+        image: str | None = None,
+        **options: Any,
     ) -> str:
-        """Return the id of an instance with this bundle in its bucket; `options` are of `flame_ec2`."""
-        key = f"{random.randbytes(8).hex()}.tar.gz"
+        """Return the id of an instance with this bundle in its bucket; `options` are of `flame_ec2`.
+
+        What is no archive is objects below a prefix.
+        """
+        key = random.randbytes(8).hex() + ("/" if isinstance(bundle, Mapping) else ".tar.gz")
         client = self.box.client("s3")
-        if bundle is not None:
-            client.put_object(Bucket=self.box.cloud.bucket, Key=key, Body=bundle)
+        for name, body in (bundle if isinstance(bundle, Mapping) else {"": bundle}).items():
+            if body is not None:
+                client.put_object(Bucket=self.box.cloud.bucket, Key=key + name, Body=body)
         user_data = boot.user_data(boot.document(self.letter(limits), self._options(key, **options)))
         return self.box.boot(user_data, **({"ImageId": image} if image else {}))
 

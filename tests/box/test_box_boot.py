@@ -45,7 +45,7 @@ HOSTILE = {
     "LITERAL": '\'\'\'"""\\\' DOCUMENT = "{}" {0} {app} {env}',
     "UNICODE": "grüße, мир, 世界, 🔥, \ufeff \u2028 \u00a0",
     "CONTROL": "".join(map(chr, [*range(1, 32), 127])),
-    "LONG": "".join(random.Random(1).choices("$`\"'\\\n%()EOF ", k=8192)),
+    "LONG": "".join(random.Random(1).choices("$`\"'\\\n%()EOF ", k=6144)),
     "lower_case": "x",
 }
 

@@ -21,7 +21,10 @@ GONE = 10.0  #: seconds from a failure to the end of the instance
 CASES: dict[str, tuple[bytes | None, str]] = {
     "no such bundle": (None, "fetch: no such bundle s3://"),
     "a corrupt bundle": (b"no archive " * 1000, "unpack: the bundle cannot be unpacked"),
-    "a bundle without its program": (archive({"bin/other": "#!/bin/sh\n"}), "release: the bundle has no bin/proj"),
+    "a release for another machine": (
+        archive({"release.json": '{"celery_app": "proj", "platform": "riscv64-manylinux_2_39"}'}),
+        "release: the release is built for riscv64, and this machine has x86_64; see --platform",
+    ),
     "a start command that exits at once": (
         archive({"bin/proj": "#!/bin/sh\necho ImportError: no module named proj >&2\nexit 3\n"}),
         "start: the start command ended (exited 3): ImportError: no module named proj",

@@ -349,7 +349,7 @@ def test_a_prefix_with_a_manifest_is_fetched_as_that_says(s3: Any, machine: Mach
             CONTENTS,
             {**FILES, "lib/up": {"link": "../../etc"}},
             {},
-            "release: up in the bundle leads out of it, to ../..",
+            "release: up in the bundle leads out of it",
         ),
         (
             CONTENTS,
@@ -384,7 +384,7 @@ def test_an_archive_for_another_python_is_refused(s3: Any, machine: Machine) -> 
 
 
 def test_no_pipe_and_no_link_out_of_an_archive_gets_into_a_release(s3: Any, machine: Machine) -> None:
-    for kind, cause in ((tarfile.FIFOTYPE, "is no file"), (tarfile.SYMTYPE, "leads out of it, to /etc/shadow")):
+    for kind, cause in ((tarfile.FIFOTYPE, "is no plain file"), (tarfile.SYMTYPE, "leads out of it")):
         buffer = io.BytesIO()
         with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
             entry = tarfile.TarInfo("lib/odd")
@@ -401,7 +401,9 @@ def test_a_bundle_larger_than_the_disk_is_refused_before_it_is_unpacked(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=10))
     s3.put_object(Bucket=BUCKET, Key="proj.tar.gz", Body=BUNDLE)
     publish(s3, CONTENTS, FILES)
-    assert failure(machine).startswith("fetch: the disk is too small; set a larger root_volume (OSError: No space left")
+    assert failure(machine).startswith(
+        "fetch: the disk is too small; set a larger root_volume (OSError: No space left: it needs"
+    )
     shutil.rmtree(machine.root / "srv")
     assert failure(machine, "proj/").startswith("fetch: the disk is too small; set a larger root_volume (OSError: No")
 

@@ -271,7 +271,7 @@ def test_an_api_that_is_asked_too_often_is_asked_again_after_growing_pauses(
     monkeypatch.setattr(own, "send", lambda *_: answers.pop(0))
     monkeypatch.setattr(bootstrap.time, "sleep", pauses.append)
     assert own.call("ssm", "AmazonSSM.GetParameters", {}) == {"A": 1}
-    assert [0.5 * whole <= pause <= 1.5 * whole for pause, whole in zip(pauses, (0.2, 0.4, 0.8), strict=True)] == [
+    assert [0.5 * whole <= pause <= 1.8 * whole for pause, whole in zip(pauses, (0.2, 0.4, 0.8), strict=True)] == [
         True
     ] * 3
 
@@ -351,14 +351,14 @@ def test_links_that_lead_out_of_the_release_are_refused(tmp_path: Path, target: 
     release = tree(tmp_path)
     (release / "bin/up").symlink_to("../../../..")
     (release / "bin/evil").symlink_to(target)
-    with pytest.raises(bootstrap.Refused, match=r"^(evil|up) in the bundle leads out of it, to "):
+    with pytest.raises(bootstrap.Refused, match=r"^(evil|up) in the bundle leads out of it$"):
         only_files(release)
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     release = tree(tmp_path)
     os.mkfifo(release / "bin/pipe")
-    with pytest.raises(bootstrap.Refused, match=r"^pipe in the bundle is no file, directory or link$"):
+    with pytest.raises(bootstrap.Refused, match=r"^pipe in the bundle is no plain file$"):
         only_files(release)
 
 
