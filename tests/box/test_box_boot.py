@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import random
+import tarfile
 from typing import Any
 
 import pytest
@@ -12,10 +15,12 @@ from celery_flame_ec2 import boot
 from celery_flame_ec2.backends.ec2 import Ec2Backend
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
+from celery_flame_ec2.templates import bootstrap
 from tests.box.bench import APP, HELLO, MUTE, STAY, Bench
 from tests.box.box import Box
 from tests.box.bundle import archive
 from tests.box.ec2 import BY_GUEST
+from tests.environments import by_chance
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.box
@@ -55,18 +60,45 @@ def bench(open_box: Box) -> Bench:
     return Bench(box=open_box)
 
 
+#: Writes down what systemd gives a program of an environment file.
+READER = """\
+[Service]
+Type=oneshot
+EnvironmentFile=/srv/proj/release/env/%i
+ExecStart=/usr/bin/env -0
+StandardOutput=file:/run/read-%i
+"""
+
+
 def test_every_value_of_env_reaches_the_release_byte_for_byte(bench: Bench) -> None:
-    instance = bench.boot(archive({f"bin/{APP}": DUMP}), env=HOSTILE)
+    chosen = by_chance(seed=6, count=200)
+    files = {f"env/{n}": bootstrap.environment_file(env).decode() for n, env in enumerate(chosen)}
+    instance = bench.boot(archive({f"bin/{APP}": DUMP, **files}), env=HOSTILE)
     bench.box.wait_for_console(instance, "flame: release started")
     path = "/var/lib/flame-release/found"
     wait_until(lambda: bench.box.run(instance, "test", "-e", "/run/flame-release/hello").returncode == 0, what="hello")
     found = json.loads(bench.box.run(instance, "cat", path).stdout)
+    read = (
+        "cat >/run/systemd/system/read@.service && systemctl daemon-reload && systemctl start $(seq -f read@%g 0 199)"
+    )
+    bench.box.run(instance, "sh", "-c", f"printf %s '{READER}' | ({read}); cd /run && tar cf /tmp/read.tar read-*")
+    packed = base64.b64decode(bench.box.run(instance, "base64", "/tmp/read.tar").stdout)
     bench.box.cut_power(instance)
     assert {name: found.get(name) for name in HOSTILE} == {
         name: value.encode().decode("latin-1") for name, value in HOSTILE.items()
     }
+    assert [env for n, env in enumerate(chosen) if not env.items() <= read_by(packed, n).items()] == []
     assert found["FLAME_RUNNER_ID"] == instance
     assert Parent.decode(found["FLAME_PARENT"]).pool == "p"
+
+
+def read_by(packed: bytes, number: int) -> dict[str, str]:
+    """Return the environment of the program with this number."""
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        member = tar.extractfile(f"read-{number}")
+        assert member is not None
+        pairs = member.read().decode().split("\0")[:-1]
+    return dict(tuple(pair.split("=", 1)) for pair in pairs)  # type: ignore[misc]
 
 
 def test_a_release_that_ends_after_its_hello_ends_the_instance_without_a_failure(bench: Bench) -> None:
