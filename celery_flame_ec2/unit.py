@@ -13,6 +13,11 @@ from .sandbox import lines
 
 #: Seconds a later means of ending waits for the earlier one.
 MARGIN = 30
+#: Of a program that never says hello: its start is enough, and it may end well all the same, or at max_lifetime.
+NO_HELLO = """\
+ExecStartPost=+/bin/systemctl --no-block stop flame-hello.timer
+ExecStopPost=+/bin/sh -c 'case $SERVICE_RESULT in success | timeout) touch /run/flame-release/hello; esac'
+"""
 
 
 def units(options: Ec2Options, limits: Limits) -> dict[str, str]:
@@ -48,14 +53,12 @@ def command_line(words: Iterable[str]) -> str:
 
 def _release(options: Ec2Options, stop: int, life: int) -> str:
     release = f"/srv/{options.app}/release"
-    worker = options.hello == "worker"
     text = (resources.files(__package__) / "templates" / "release.service").read_text("ascii")
     return text.format(
         app=options.app,
         user=options.user,
         start=command_line(_in(release, _start(options))),
-        hello="" if worker else "ExecStartPost=+/bin/touch /run/flame/started\n",
-        report="release" if worker else "program",
+        hello="" if options.hello == "worker" else NO_HELLO,
         stop=f"ExecStop=-{command_line(_in(release, options.stop_command))}\n" if options.stop_command else "",
         stop_seconds=stop,
         life_seconds=life,

@@ -23,10 +23,8 @@ failed() { # the first cause is the cause; what follows from it is not said
 }
 case $1 in
 bootstrap) [ "$SERVICE_RESULT" = success ] || failed "the bootstrap ended ($EXIT_CODE $EXIT_STATUS)" ;;
-release | program)
+release)
     case $SERVICE_RESULT in watchdog | timeout) EXIT_CODE="$SERVICE_RESULT, $EXIT_CODE" ;; esac
-    # A program that never says hello may end well all the same, or at max_lifetime; a worker that does so failed.
-    case $1,$SERVICE_RESULT in program,success | program,timeout) touch "$run-release/hello" ;; esac
     if [ -e "$run-release/hello" ]; then
         printf 'flame: ended (%s %s)\n' "$EXIT_CODE" "$EXIT_STATUS"
     else
@@ -60,8 +58,7 @@ UNIT
 power_off off 'the boothook refused'
 power_off lifetime lifetime
 power_off deadman 'no hello from the worker within boot_timeout' \
-    'ConditionPathExists=!/run/flame-release/hello
-ConditionPathExists=!/run/flame/started'
+    'ConditionPathExists=!/run/flame-release/hello'
 # Waits until cloud-init is over, well or badly: by then the bootstrap has begun, or it never will.
 power_off unstarted 'cloud-init is over and the bootstrap has not begun' \
     'After=cloud-init.service cloud-init-network.service cloud-final.service flame-bootstrap.service
