@@ -172,17 +172,25 @@ def prune(ctx: click.Context, folder: str | None, keep: int, dry_run: bool, yes:
     """
     with opened(ctx) as shop:
         store, key = shop.store(shop.folder(folder))
-        shelved, uses = library.shelved(store, key), shop.uses()
-        if untold := uses.untold(shelved):
-            _tell_unknown((*untold, "nothing is deleted"))
-            ctx.exit(EX_UNAVAILABLE)
+        shelved = library.shelved(store, key)
+        uses = _known_uses(ctx, shop, shelved)
         going = to_prune(shelved, uses, app=shop.name(store.url(key)), keep=keep)
         _tell(going, uses)
         if going and not dry_run and not yes:
             click.confirm(f"delete {len(going)} of {len(shelved)} releases?", abort=True, err=True)
+            uses = _known_uses(ctx, shop, shelved)  # the answer may have taken long
+            going = [each for each in going if not uses.of(each)]
         for each in () if dry_run else going:
             library.remove(store, each)
     click.echo(f"{len(going)} of {len(shelved)} {'would be' if dry_run else ''} deleted".replace("  ", " "), err=True)
+
+
+def _known_uses(ctx: click.Context, shop: Shop, shelved: Sequence[Shelved]) -> Uses:
+    uses = shop.uses()
+    if untold := uses.untold(shelved):
+        _tell_unknown((*untold, "nothing is deleted"))
+        ctx.exit(EX_UNAVAILABLE)
+    return uses
 
 
 def _tell(shelved: Sequence[Shelved], uses: Uses) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 from ..errors import ReleaseError
 from .manifest import NAME, File, Link
 
+_CHUNK = 1 << 20  #: bytes
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Contents:
@@ -24,7 +26,8 @@ class Contents:
 
 
 def contents(path: Path, each: Callable[[str, bytes], None] = lambda _path, _content: None) -> Contents:
-    """Read a .tar.gz, .tgz or .tar.zst; `each` is given the path and content of every file, the manifest's too.
+    """Read a .tar.gz, .tgz or .tar.zst; `each` is given the path and content of every file, the manifest's
+    too; not of a hard link, whose content it was given before.
 
     Raises:
         ReleaseError: it cannot be read.
@@ -33,7 +36,7 @@ def contents(path: Path, each: Callable[[str, bytes], None] = lambda _path, _con
     manifest = None
     with _opened(path) as tar:
         for member in tar:
-            name = posixpath.normpath(member.name)
+            name = _inside(member.name, path)
             if member.issym():
                 files[name] = Link(target=member.linkname)
             elif member.isfile():
@@ -44,9 +47,18 @@ def contents(path: Path, each: Callable[[str, bytes], None] = lambda _path, _con
                     continue
                 mode = 0o755 if member.mode & 0o100 else 0o644
                 files[name] = File(sha256=hashlib.sha256(content).hexdigest(), mode=mode)
+            elif member.islnk() and (target := _inside(member.linkname, path)) in files:
+                files[name] = files[target]
             elif not member.isdir():
                 raise ReleaseError(f"{path}: {name} is neither file, directory nor symbolic link")
     return Contents(files=files, manifest=manifest)
+
+
+def _inside(name: str, path: Path) -> str:
+    inside = posixpath.normpath(name)
+    if inside.startswith(("/", "../")) or inside == "..":
+        raise ReleaseError(f"{path}: {name} leads out of the release")
+    return inside
 
 
 @contextlib.contextmanager
@@ -71,6 +83,8 @@ def _unpacked(path: Path) -> Iterator[tarfile.TarFile]:
     with zstd:
         with tarfile.open(fileobj=zstd.stdout, mode="r|") as tar:
             yield tar
+        while zstd.stdout.read(_CHUNK):  # type: ignore[union-attr]  # it ends when all is taken, also what is no .tar
+            pass
         said = zstd.stderr.read().decode("utf-8", "replace").strip()  # type: ignore[union-attr]
     if zstd.returncode:
         raise ReleaseError(f"cannot read {path}: {said}")

@@ -5,16 +5,19 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from botocore.exceptions import EndpointConnectionError
 from celery import Celery
 from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
+from celery_flame_ec2.backends.ec2 import library
 from celery_flame_ec2.backends.ec2.push import push, push_unpacked
 from celery_flame_ec2.backends.ec2.store import Store
 from celery_flame_ec2.cli import flame
@@ -156,13 +159,48 @@ def test_a_push_that_breaks_off_leaves_no_release_and_the_next_one_goes_on(
 
 @pytest.mark.parametrize(
     ("changes", "unpacked", "told"),
-    [({"proj": None}, False, "has no bin/proj"), ({"manifest": None}, True, "has no release.json")],
+    [
+        ({"proj": None}, False, "has no bin/proj"),
+        ({"manifest": None}, True, "has no release.json"),
+        ({"a": b"changed"}, False, r"lib/a\.py \(changed\): not what release.json says"),
+    ],
 )
 def test_what_no_runner_could_start_is_not_pushed(
     cloud: Cloud, s3: Any, tmp_path: Path, changes: dict[str, Any], unpacked: bool, told: str
 ) -> None:
     with pytest.raises(ReleaseError, match=told):
         sent(into=s3, cloud=cloud, path=bundle(tmp_path, **changes), unpacked=unpacked)
+    assert not keys(s3, cloud)
+
+
+def test_a_hard_link_is_pushed_in_an_archive_alone(cloud: Cloud, s3: Any, tmp_path: Path) -> None:
+    link = tarfile.TarInfo("lib/c.py")
+    link.type, link.linkname = tarfile.LNKTYPE, "lib/a.py"
+    linked = TEXT.replace(
+        b'"lib/b.py"', b'"lib/c.py": ' + json.dumps(json.loads(TEXT)["files"]["lib/a.py"]).encode() + b', "lib/b.py"'
+    )
+    path = bundle(tmp_path, manifest=linked)
+    with tarfile.open(tmp_path / "plain", "w") as tar, tarfile.open(path) as before:
+        for member in before:
+            tar.addfile(member, before.extractfile(member) if member.isfile() else None)
+        tar.addfile(link)
+    path.write_bytes(gzip.compress((tmp_path / "plain").read_bytes()))
+    with pytest.raises(ReleaseError, match=r"lib/c\.py is a hard link"):
+        sent(into=s3, cloud=cloud, path=path, unpacked=True)
+    assert "1/release.json" not in keys(s3, cloud)
+    assert sent(into=s3, cloud=cloud, path=path).new
+
+
+def test_the_manifest_is_deleted_before_anything_else_is(cloud: Cloud, s3: Any, tmp_path: Path) -> None:
+    sent(into=s3, cloud=cloud, path=bundle(tmp_path), unpacked=True)
+    calls: list[list[str]] = []
+    s3.meta.events.register(
+        "provide-client-params.s3.DeleteObjects",
+        lambda params, **_: calls.append([each["Key"] for each in params["Delete"]["Objects"]]),
+    )
+    (there,) = library.shelved(Store(s3, cloud.bucket), FOLDER)
+    library.remove(Store(s3, cloud.bucket), there)
+    assert calls[0] == [f"{FOLDER}1/release.json"]
     assert not keys(s3, cloud)
 
 
@@ -272,6 +310,16 @@ def test_prune_keeps_the_newest_and_what_is_in_use(shop: Shop, s3: Any) -> None:
     done = shop.run("prune", "--keep=0", "--yes")
     assert done.exit_code == 0, done.output
     assert keys(s3, shop.cloud) == {"1.tar.gz", "2.tar.gz"}
+
+
+def test_prune_spares_what_came_into_use_while_it_asked(shop: Shop, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("2.tar.gz", "3.tar.gz"):
+        shop.push(name)
+    monkeypatch.setattr(
+        click, "confirm", lambda *_, **__: shop.launched(shop.url.replace("1.tar", "2.tar"))
+    )  # the operator who thinks
+    assert shop.run("prune", "--keep=0").exit_code == 0
+    assert keys(s3, shop.cloud) == {"2.tar.gz"}
 
 
 @pytest.mark.parametrize("trouble", ["EC2 does not answer", "a runner of before"])

@@ -66,6 +66,34 @@ def test_an_archive_packed_with_zstd_is_read_whole(tmp_path: Path) -> None:
     assert contents(path) == Contents(files=FILES, manifest=TEXT)
 
 
+def archive(directory: Path, *members: tarfile.TarInfo) -> Path:
+    path = directory / "proj.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    return path
+
+
+def test_a_hard_link_is_the_file_that_it_is_of(tmp_path: Path) -> None:
+    file, link = tarfile.TarInfo("./bin/proj"), tarfile.TarInfo("./bin/again")
+    file.mode, link.type, link.linkname = 0o755, tarfile.LNKTYPE, "./bin/proj"
+    found = contents(archive(tmp_path, file, link)).files
+    assert found["bin/again"] == found["bin/proj"] == File(sha256=hashlib.sha256(b"").hexdigest(), mode=0o755)
+
+
+@pytest.mark.parametrize("name", ["../proj", "bin/../../proj", "/bin/proj"])
+def test_a_path_that_leads_out_of_the_release_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ReleaseError, match=f"{name} leads out of the release"):
+        contents(archive(tmp_path, tarfile.TarInfo(name)))
+
+
+def test_what_follows_the_archive_in_its_zst_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "proj.tar.zst"
+    more = packed() + bytes(1 << 20)
+    path.write_bytes(subprocess.run(["zstd", "-q"], input=more, capture_output=True, check=True).stdout)
+    assert contents(path).manifest == TEXT
+
+
 @pytest.mark.parametrize("name", ["proj.tar.gz", "proj.tar.zst"])
 @pytest.mark.parametrize("data", [b"no archive", b""], ids=["no archive", "empty"])
 def test_what_is_no_archive_is_refused_with_its_name(tmp_path: Path, name: str, data: bytes) -> None:

@@ -68,8 +68,8 @@ def remove(store: Store, each: Shelved) -> None:
     if not key.endswith("/"):
         return store.delete([key])
     objects, _ = store.listed(key, deep=True)
-    manifest = key + MANIFEST
-    return store.delete([manifest, *(found["Key"] for found in objects if found["Key"] != manifest)])
+    store.delete([key + MANIFEST])  # in a call of its own: within one S3 keeps no order
+    return store.delete(found["Key"] for found in objects if found["Key"] != key + MANIFEST)
 
 
 def runners(client: EC2Client) -> Iterator[tuple[str, str | None]]:

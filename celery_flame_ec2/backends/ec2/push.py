@@ -12,8 +12,11 @@ from typing import IO
 
 from ...edition import MANIFEST
 from ...errors import FlameError, ReleaseError
+from ...finding import Verdict
 from ...release.contents import contents
 from ...release.facts import facts_of
+from ...release.inspection import inspect
+from ...release.manifest import File
 from .store import CHUNK, LARGEST, Store
 
 #: Files of a prefix bundle that are sent at a time.
@@ -71,35 +74,41 @@ def push_unpacked(store: Store, path: Path, prefix: str, *, app: str, program: s
 
 def _send_files(store: Store, path: Path, prefix: str, progress: Progress) -> bytes:
     """Send all but the manifest, several at a time, and return that."""
-    slots, sending = threading.Semaphore(2 * AT_ONCE), list[Future[None]]()
+    slots, sending, broken = threading.Semaphore(2 * AT_ONCE), dict[str, Future[None]](), threading.Event()
 
     def send(name: str, content: bytes) -> None:
         try:
             store.put(prefix + name, content, sha256=hashlib.sha256(content).hexdigest(), facts={})
             progress(len(content))
+        except BaseException:
+            broken.set()
+            raise
         finally:
             slots.release()
 
     def begin(name: str, content: bytes) -> None:
         if name != MANIFEST:
             slots.acquire()  # what waits is in memory
-            if any(each.done() and each.exception() for each in sending):
+            if broken.is_set():
                 slots.release()
                 return
-            sending.append(pool.submit(send, name, content))
+            sending[name] = pool.submit(send, name, content)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
         found = contents(path, begin)
-    for each in sending:
+    for each in sending.values():
         each.result()
+    if linked := [name for name, entry in found.files.items() if isinstance(entry, File) and name not in sending]:
+        raise ReleaseError(f"{path}: {linked[0]} is a hard link, which only an archive can hold; replace it by a copy")
     return found.manifest or b""
 
 
 def _facts(path: Path, app: str, program: str) -> dict[str, str]:
     """Return what is said of a bundle beside it; of one that was built otherwise, its name alone."""
     found = contents(path)
-    if not program.startswith("/") and program not in found.files:
-        raise ReleaseError(f"{path} has no {program}, which runners start; build it so, or set option 'app'")
+    for finding in inspect(found, program):
+        if finding.verdict is Verdict.FAILED:
+            raise ReleaseError(f"{path}: {finding.seen}; {finding.remedy}")
     return facts_of(found.manifest) if found.manifest else {"name": app}
 
 

@@ -142,7 +142,7 @@ class Store:
         return objects, prefixes
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects, in this order.
+        """Delete objects.
 
         Raises:
             Refused: S3 refuses.
