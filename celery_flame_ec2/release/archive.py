@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import os
 import tarfile
@@ -42,7 +43,8 @@ def pack(directory: Path, output: Path, progress: Progress) -> None:
     except OSError as exc:
         raise ReleaseError(f"cannot write {output}: {exc.strerror or exc}") from exc
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # where it could not be made it cannot be looked for either
+            partial.unlink()
 
 
 def _compressed(file: IO[bytes], *, zst: bool) -> AbstractContextManager[Any]:

@@ -118,13 +118,15 @@ def status() -> int:
 
 def stop() -> int:
     """Have every worker drain, as on any SIGTERM; return when all are over."""
-    running = {pid: os.pidfd_open(pid) for pid in workers()}
-    for pid in running:
-        print(f"asked to drain and end: pid {pid}", flush=True)
-        os.kill(pid, signal.SIGTERM)
-    for over in running.values():
+    asked = []
+    for pid in workers():
+        with contextlib.suppress(ProcessLookupError):  # it is over
+            asked.append(os.pidfd_open(pid))
+            signal.pidfd_send_signal(asked[-1], signal.SIGTERM)
+            print(f"asked to drain and end: pid {pid}", flush=True)
+    for over in asked:
         select.select([over], [], [])
-    return 0 if running else status()
+    return 0 if asked else status()
 
 
 def workers() -> "list[int]":

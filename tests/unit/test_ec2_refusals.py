@@ -166,6 +166,18 @@ def test_a_missing_permission_names_the_action_and_drops_what_only_aws_can_read(
     )
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "remedy"),
+    [
+        ("403", 403, "allow ec2:RunInstances in the IAM policy of whoever asks, and see that it is there"),
+        ("NoSuchBucket", 404, "check the bucket's name"),
+        ("NotImplemented", 501, "this S3 lacks something that is needed, such as conditional writes"),
+    ],
+)
+def test_what_s3_refuses_is_told_with_its_own_remedy(code: str, status: int, remedy: str) -> None:
+    assert remedy in str(read(code, "no", status))
+
+
 def test_a_refused_parameter_is_told_without_its_value() -> None:
     words = str(refusal(ParamValidationError(report="Invalid type for parameter UserData, value: hunter2"), ACTION))
     assert "ParamValidationError" in words

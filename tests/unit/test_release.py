@@ -171,6 +171,11 @@ class TestArchive:
         archive.pack(two, tmp_path / f"other-name{suffix}", Progress())
         assert (tmp_path / f"one{suffix}").read_bytes() == (tmp_path / f"other-name{suffix}").read_bytes()
 
+    def test_a_release_under_what_is_no_directory_is_an_error_of_one_line(self, tmp_path: Path, suffix: str):
+        (tmp_path / "file").touch()
+        with pytest.raises(ReleaseError, match=r"cannot write .*/file/x"):
+            archive.pack(tree(tmp_path / "source", "a"), tmp_path / f"file/x{suffix}", Progress())
+
     def test_programs_links_and_content_come_back(self, tmp_path: Path, suffix: str):
         source = tree(tmp_path / "source", "bin/app", "data")
         (source / "bin/app").chmod(0o755)
