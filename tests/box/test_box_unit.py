@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import TimeoutError
+from celery.result import AsyncResult
 
 from celery_flame_ec2 import boot
 from tests.box.bench import APP, Bench
 from tests.box.box import Box
 from tests.box.bundle import archive
-from tests.box.burst import Burst, told
+from tests.box.burst import Burst, build_release, told
 from tests.box.ec2 import BY_GUEST
 from tests.servers import TlsRedisServer
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.box
 
+PROJECT = Path(__file__).parent / "sandboxed"
 PATIENCE = 120.0
 ODD = [
     "", ";", "#", "-@+!:|", "%n %i %h %%", "$HOME ${HOME} $$ $MAINPID", "a\"b'c\\", "\\x41\\n\\", " \t\r\n\v\f",
@@ -157,6 +161,72 @@ def test_a_parent_launches_a_worker_in_another_language_and_takes_its_end_for_on
         assert "launch failed" not in parent.output
     assert "perl took 5 tasks" in open_box.instance(instance).console
     assert open_box.wait_for(instance, "terminated").cause == BY_GUEST
+
+
+WORKS = (
+    "write_files", "run_programs", "tune_itself", "share", "call_back", "make_code", "calculate", "look_up", "talk_tls",
+)  # fmt: skip
+REFUSED = {
+    "write_release": "OSError: [Errno 30]",
+    "write_elsewhere": "OSError: [Errno 30]",
+    "read_environment_file": "PermissionError",
+    "read_environment_of_others": "FileNotFoundError",
+    "see_others": "AssertionError: no process of anybody else",
+    "make_namespace": "AssertionError: refused",
+    "become_root": "PermissionError",
+}
+POOLS: dict[str, dict[str, Any]] = {
+    "prefork": {},
+    "threads": {"worker_options": {"pool": "threads"}},
+    "gevent": {"worker_options": {"pool": "gevent"}, "max_concurrency": 4},
+    "other": {"sandbox": {"MemoryDenyWriteExecute": True, "RestrictNamespaces": False, "ProtectProc": False}},
+}
+
+
+@pytest.fixture(scope="module")
+def done(open_box: Box, redis: TlsRedisServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """What came of everything a task may try, by the pool whose runner tried it."""
+    directory = tmp_path_factory.mktemp("sandboxed")
+    bundle = build_release(directory / "work.tar.gz", PROJECT, app="work.app")
+    pools = {name: {"queues": [name], **options} for name, options in POOLS.items()}
+    things: dict[str, tuple[int, ...]] = {**dict.fromkeys([*WORKS, *REFUSED], ()), "talk_tls": (redis.tls_port,)}
+    with deployed(open_box, redis, directory, bundle, **pools) as burst:
+        burst.parent("flame", "serve")
+        wanted = [(pool, name, args) for pool in pools for name, args in things.items()]
+        wanted.append(("prefork", "fork", ()))  # threads and greenlets do not go well with forks
+        asked = [
+            (pool, name, burst.client.send_task("work.tasks.do", (name, *args), queue=pool))
+            for pool, name, args in wanted
+        ]
+        found: dict[str, dict[str, str]] = {pool: {} for pool in pools}
+        until = time.monotonic() + 75
+        for pool, name, result in asked:
+            found[pool][name] = answer(result, until - time.monotonic())
+    return found
+
+
+def answer(result: AsyncResult[str], seconds: float) -> str:
+    try:
+        return str(result.get(timeout=max(seconds, 0.1)))
+    except TimeoutError:
+        return "no answer"
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_what_tasks_do_works_in_the_sandbox(pool: str, done: dict[str, dict[str, str]]) -> None:
+    names = (*WORKS, *(["fork"] if pool == "prefork" else []))
+    assert {name: done[pool][name] for name in names} == dict.fromkeys(names, "done")
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "gevent"])
+def test_what_tasks_must_not_do_is_refused(pool: str, done: dict[str, dict[str, str]]) -> None:
+    assert {name: word for name, word in REFUSED.items() if not done[pool][name].startswith(word)} == {}
+
+
+def test_a_setting_takes_a_directive_away_or_adds_one(done: dict[str, dict[str, str]]) -> None:
+    assert done["other"]["make_namespace"] == done["other"]["see_others"] == "done"
+    assert done["other"]["make_code"].startswith("PermissionError")
+    assert done["other"]["write_release"].startswith(REFUSED["write_release"])
 
 
 def exposure(bench: Bench, instance: str, unit: str) -> float:

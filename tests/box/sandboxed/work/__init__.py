@@ -1,0 +1,1 @@
+"""A release that does what tasks do, to see what the sandbox lets it."""
