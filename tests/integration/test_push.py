@@ -6,7 +6,9 @@ import gzip
 import hashlib
 import json
 import tarfile
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner, Result
 
 from celery_flame_ec2.backends.ec2 import library
-from celery_flame_ec2.backends.ec2.push import push, push_unpacked
+from celery_flame_ec2.backends.ec2 import push as push_module
+from celery_flame_ec2.backends.ec2.push import AT_ONCE, push, push_unpacked
 from celery_flame_ec2.backends.ec2.store import Store
 from celery_flame_ec2.cli import flame
 from celery_flame_ec2.errors import ReleaseError
+from celery_flame_ec2.release.contents import Contents, contents
 from tests.box.cloud import Cloud
 from tests.unit.test_release_contents import TEXT, packed
 
@@ -155,6 +159,31 @@ def test_a_push_that_breaks_off_leaves_no_release_and_the_next_one_goes_on(
     assert "1/release.json" not in keys(s3, cloud)
     assert sent(into=s3, cloud=cloud, path=path, unpacked=True).new
     assert keys(s3, cloud) == {"1/bin/proj", "1/lib/a.py", "1/release.json"}
+
+
+def test_a_push_that_is_interrupted_sends_nothing_more(
+    cloud: Cloud, s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ending = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __exit__(self, *exc_info: Any) -> Any:
+            ending.set()
+            return super().__exit__(*exc_info)
+
+    def read(path: Path, each: Any = None) -> Contents:
+        for number in range(2 * AT_ONCE) if each else ():
+            each(f"lib/{number}.py", b"")
+        if each:
+            raise KeyboardInterrupt
+        return contents(path)
+
+    monkeypatch.setattr(push_module, "ThreadPoolExecutor", Pool)
+    monkeypatch.setattr(push_module, "contents", read)
+    s3.meta.events.register("before-send.s3.PutObject", lambda **_: ending.wait(60) and None)
+    with pytest.raises(ReleaseError, match=r"broken off; without release\.json"):
+        sent(into=s3, cloud=cloud, path=bundle(tmp_path), unpacked=True)
+    assert len(keys(s3, cloud)) == AT_ONCE
 
 
 @pytest.mark.parametrize(

@@ -74,33 +74,45 @@ def push_unpacked(store: Store, path: Path, prefix: str, *, app: str, program: s
 
 def _send_files(store: Store, path: Path, prefix: str, progress: Progress) -> bytes:
     """Send all but the manifest, several at a time, and return that."""
-    slots, sending, broken = threading.Semaphore(2 * AT_ONCE), dict[str, Future[None]](), threading.Event()
-
-    def send(name: str, content: bytes) -> None:
-        try:
-            store.put(prefix + name, content, sha256=hashlib.sha256(content).hexdigest(), facts={})
-            progress(len(content))
-        except BaseException:
-            broken.set()
-            raise
-        finally:
-            slots.release()
-
-    def begin(name: str, content: bytes) -> None:
-        if name != MANIFEST:
-            slots.acquire()  # what waits is in memory
-            if broken.is_set():
-                slots.release()
-                return
-            sending[name] = pool.submit(send, name, content)
-
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = contents(path, begin)
-    for each in sending.values():
+        sending = _Sending(store, prefix, pool, progress)
+        try:
+            found = contents(path, sending.begin)
+        except BaseException:  # who broke it off does not want to wait for what has not begun
+            sending.broken.set()
+            raise
+    for each in sending.files.values():
         each.result()
-    if linked := [name for name, entry in found.files.items() if isinstance(entry, File) and name not in sending]:
+    names = [name for name, entry in found.files.items() if isinstance(entry, File)]
+    if linked := [name for name in names if name not in sending.files]:
         raise ReleaseError(f"{path}: {linked[0]} is a hard link, which only an archive can hold; replace it by a copy")
     return found.manifest or b""
+
+
+class _Sending:
+    """Files on their way by their names; once it is `broken` none begins."""
+
+    def __init__(self, store: Store, prefix: str, pool: ThreadPoolExecutor, progress: Progress) -> None:
+        self._store, self._prefix, self._pool, self._progress = store, prefix, pool, progress
+        self._slots = threading.Semaphore(2 * AT_ONCE)  # what waits is in memory
+        self.files, self.broken = dict[str, Future[None]](), threading.Event()
+
+    def begin(self, name: str, content: bytes) -> None:
+        """Send a file as soon as there is room, but for the manifest."""
+        if name != MANIFEST and not self.broken.is_set():
+            self._slots.acquire()
+            self.files[name] = self._pool.submit(self._send, name, content)
+
+    def _send(self, name: str, content: bytes) -> None:
+        try:
+            if not self.broken.is_set():
+                self._store.put(self._prefix + name, content, sha256=hashlib.sha256(content).hexdigest(), facts={})
+                self._progress(len(content))
+        except BaseException:
+            self.broken.set()
+            raise
+        finally:
+            self._slots.release()
 
 
 def _facts(path: Path, app: str, program: str) -> dict[str, str]:
