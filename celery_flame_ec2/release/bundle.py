@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from ..errors import ReleaseError
 from . import archive, sources
 from .manifest import NAME, Manifest, files_in
 from .progress import Progress
+from .scratch import scratch
 from .sources import Dependencies
 from .target import Target, choose
 from .wheels import Installer, Uv, needed
@@ -66,10 +66,10 @@ def build(
     progress = progress or Progress()
     _check(project, name, celery_app, output)
     dependencies = sources.dependencies(project, requirements, installed=environment)
-    with tempfile.TemporaryDirectory(prefix="flame-release-") as directory:
-        stage, scratch = Path(directory, "stage"), Path(directory, "scratch")
-        scratch.mkdir()
-        installer = Uv(target, project, scratch)
+    with scratch() as directory:
+        stage, notes = directory / "stage", directory / "notes"
+        notes.mkdir()
+        installer = Uv(target, project, notes)
         progress.say(f"copying {project}")
         sources.copy(project, _module(celery_app), stage / "app", without=output)
         packages = _install(installer, dependencies, stage / "lib", full=full, progress=progress)

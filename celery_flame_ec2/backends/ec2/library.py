@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...edition import MANIFEST, Edition, edition_of
 from ...errors import ReleaseError
 from ...release.contents import Contents, contents
 from ...release.manifest import File, Link, Manifest
+from ...release.scratch import scratch
 from .clients import asking
 from .instances import LIVING, OWNER, RELEASE, read_tags
 from .shelf import ARCHIVES, Shelved
@@ -99,8 +98,8 @@ def fetched(store: Store, edition: Edition, progress: Progress) -> Contents:
     if key.endswith("/"):
         return _fetched_prefix(store, key, progress)
     digest = hashlib.sha256()
-    with tempfile.TemporaryDirectory(prefix="flame-release-") as directory:
-        path = Path(directory, key.rpartition("/")[2])
+    with scratch() as directory:
+        path = directory / key.rpartition("/")[2]
         with path.open("wb") as file:
             for chunk in store.chunks(key):
                 digest.update(chunk)
