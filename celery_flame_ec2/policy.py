@@ -175,8 +175,6 @@ def _expected(pool: PoolSettings, demand: Demand, arriving: float) -> float:
     """
     runtime, target = demand.past.runtime, pool.target_wait
     busy = arriving * runtime
-    if target == 0:
-        busy = max(busy, float(demand.running + demand.local))
     spare = SPARE * math.sqrt(busy * _turnover(demand.past))
     if target > 0:
         spare = min(spare, TAIL * runtime / target)

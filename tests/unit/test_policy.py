@@ -214,20 +214,20 @@ def test_what_waits_now_keeps_runners_that_arrivals_alone_would_not() -> None:
         pytest.param(9, 600.0, 600.0, 6, id="four again where a boot takes as long as a task"),
     ],
 )
+@pytest.mark.parametrize("target", [0.0, 30.0])
 def test_runners_at_work_are_kept_with_slots_to_spare_however_little_arrives(
-    running: int, runtime: float, boot: float, cordoned: int
-) -> None:
-    demand = Demand(waiting=0, running=running, past=taught(runtime=runtime, boot=boot))
-    assert len(plan(POOL, demand, fleet(*[UP] * 10), NOW).cordon) == cordoned
-
-
-@pytest.mark.parametrize(("target", "running", "arriving"), [(30.0, 0, 0.01), (0.0, 6, 0.0)])
-@pytest.mark.parametrize(("boot", "kept"), [(6.0, 2), (60.0, 3), (600.0, 4), (6000.0, 4)])
-def test_only_what_may_come_within_a_boot_keeps_slots_free(
-    target: float, running: int, arriving: float, boot: float, kept: int
+    target: float, running: int, runtime: float, boot: float, cordoned: int
 ) -> None:
     pool = dataclasses.replace(POOL, target_wait=target)
-    demand = Demand(waiting=0, running=running, past=taught(runtime=600.0, arriving=arriving, boot=boot))
+    demand = Demand(waiting=0, running=running, past=taught(runtime=runtime, boot=boot))
+    assert len(plan(pool, demand, fleet(*[UP] * 10), NOW).cordon) == cordoned
+
+
+@pytest.mark.parametrize("target", [0.0, 30.0])
+@pytest.mark.parametrize(("boot", "kept"), [(6.0, 2), (60.0, 3), (600.0, 4), (6000.0, 4)])
+def test_only_what_may_come_within_a_boot_keeps_slots_free(target: float, boot: float, kept: int) -> None:
+    pool = dataclasses.replace(POOL, target_wait=target)
+    demand = Demand(waiting=0, past=taught(runtime=600.0, arriving=0.01, boot=boot))
     assert 10 - len(plan(pool, demand, fleet(*[UP] * 10), NOW).cordon) == kept
 
 
@@ -248,11 +248,6 @@ def test_the_longer_a_boot_takes_the_more_is_kept_up_to_a_runtime(
     ]
     assert running / 4 <= kept[0] <= kept[1]
     assert kept[0] == kept[1] or boots[0] < taught(runtime=runtime).runtime
-
-
-def test_where_no_task_shall_wait_runners_at_work_are_kept_with_some_to_spare() -> None:
-    pool, demand = dataclasses.replace(POOL, target_wait=0.0), Demand(waiting=0, running=4, past=taught(runtime=5.0))
-    assert len(plan(pool, demand, fleet(*[UP] * 10), NOW).cordon) == 7
 
 
 def test_min_and_warm_runners_are_never_cordoned() -> None:
