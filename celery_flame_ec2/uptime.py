@@ -13,6 +13,8 @@ PHASES = {
     "release": "from the machine's start until it ran the release: cloud-init, fetch, unpack",
     "worker": "until the release's worker said hello: imports, connection",
 }
+#: Seconds by which a boot may seem shorter than its parts: a round counts from its start, and hears what is said after.
+SLIP = 2.0
 
 
 def ages() -> tuple[float, float] | None:
@@ -32,9 +34,9 @@ def phases(seconds: float, told: tuple[float, float] | None) -> dict[str, float]
 
     A container or a local process tells the age of the machine it is on, which is no part of its boot: left out.
     """
-    if told is None or told[1] > seconds:
+    if told is None or told[1] > seconds + SLIP:
         return {}
-    machine, process = told
+    machine, process = told[0], min(told[1], seconds)
     if not process <= machine <= seconds:
         return {"worker": process}
     return {"machine": seconds - machine, "release": machine - process, "worker": process}

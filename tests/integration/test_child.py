@@ -153,7 +153,7 @@ def test_a_child_told_to_stop_finishes_its_task_and_its_parent_hears_why(redis_u
         parent.ends()
         (ended,) = json.loads(work.run("flame", "status", "--json").stdout)["pools"]["pool"]["ended"]
         assert (ended["id"], ended["reason"]) == (name, "told by SIGTERM")  # both are gone, and it is known
-        assert re.search(rf"{name}  ended \d+ s ago: told by SIGTERM", work.run("flame", "status").stdout)
+        assert re.search(rf"{name}  .*  told by SIGTERM\n", work.run("flame", "status").stdout)
     assert work.numbers("held") == [1]
 
 

@@ -70,7 +70,7 @@ def test_the_documented_receivers_hear_each_signal_of_a_burst(redis_url: str, tm
     assert {name: json.loads(words.replace("'", '"')) for name, words in told.items()} == {
         "runner_launched": ["reason", "runner"],
         "pool_grew": ["count", "reason"],
-        "runner_up": ["runner", "seconds"],
+        "runner_up": ["phases", "runner", "seconds"],
         "runner_ended": ["kind", "reason", "runner"],
         "pool_shrank": ["count", "reason"],
         "launch_failed": ["kind", "reason"],

@@ -21,9 +21,13 @@ def test_the_age_of_a_machine_that_was_not_booted_for_it_is_no_phase(machine: fl
     assert phases(40.0, (machine, 5.0)) == {"worker": 5.0}
 
 
-@pytest.mark.parametrize("told", [None, (60.0, 41.0)])
+@pytest.mark.parametrize("told", [None, (60.0, 43.0)])
 def test_what_was_not_told_or_cannot_be_is_no_phase(told: tuple[float, float] | None) -> None:
     assert phases(40.0, told) == {}
+
+
+def test_a_hello_that_is_said_while_a_round_looks_is_no_later_than_the_boot_took() -> None:
+    assert phases(40.0, (1e7, 41.5)) == {"worker": 40.0}
 
 
 def test_a_process_knows_how_old_it_and_its_machine_are() -> None:
