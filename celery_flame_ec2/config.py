@@ -73,8 +73,8 @@ def _command(value: Any) -> tuple[str, ...]:
         raise ValueError("a list of words, as in ['bin/proj', 'start']")
     if not re.fullmatch(r"/?([\w.@:+-]+/)*[\w.@:+-]+", words[0], re.ASCII) or {"..", "."} & set(words[0].split("/")):
         raise ValueError("a list of words whose first is a path in the release, or an absolute one")
-    if any("\0" in word or re.search("[\ud800-\udfff]", word) for word in words):
-        raise ValueError("a list of words that a command line can hold (no NUL byte, no lone surrogate)")
+    if any(_NO_TEXT.search(word) for word in words):
+        raise ValueError("a list of words that a command line can hold (no NUL byte, lone surrogate, noncharacter)")
     return words
 
 

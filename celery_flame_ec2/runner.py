@@ -49,7 +49,7 @@ class Runner:
     A compute backend lists a runner as BOOTING (it cannot know more), or ENDING once its machine shuts down;
     presence tells the rest. `powered_off` is a machine that exists but does not run: it will never end itself;
     `shutting_down` one that is about to be gone, whoever began it. `launch` is the token of the launch it came of,
-    `release` what it runs, as its tag says.
+    `release` what it runs, as its tag says. One that `speaks` not runs a program that never says hello.
     """
 
     id: str
@@ -66,3 +66,4 @@ class Runner:
     zone: str | None = None
     launch: str = ""
     release: str = ""
+    speaks: bool = True

@@ -90,7 +90,9 @@ def _or_flag(check_other: Check) -> Check:
 
 
 _capabilities = _list(r"CAP_[A-Z_]+", "capabilities such as 'CAP_NET_ADMIN'", empty=True)
-_paths = _list(r"(/[A-Za-z0-9_.@:=,+-]+)+", "absolute paths of letters, digits and _ . @ : = , + -")
+_paths = _list(
+    r"(/(?!\.\.?(/|$))[A-Za-z0-9_.@:=,+-]+)+", "absolute paths of letters, digits and _ . @ : = , + -, without . and .."
+)
 #: Every directive that `sandbox` may name: how its value is checked. Each may be False: then the unit has it not.
 DIRECTIVES: Mapping[str, Check] = MappingProxyType(
     {

@@ -386,7 +386,7 @@ class Service:
                 limits=pool.settings.limits(warm=each.warm) if pool else STRANGER,
                 ours=pool is not None and pool.roster.is_ours(each.id),
                 heard_at=word.heard_at if word else None,
-                since=None if pool and not pool.speaks else since[each.id],
+                since=since[each.id] if each.speaks and (pool is None or pool.speaks) else None,
                 taken=word.taken if word else 0,
                 waits=each.pool in waits,
             )

@@ -15,8 +15,8 @@ from .sandbox import lines
 MARGIN = 30
 #: Of a program that never says hello: its start is enough, and it may end well all the same, or at max_lifetime.
 NO_HELLO = """\
-ExecStartPost=+/bin/systemctl --no-block stop flame-hello.timer
-ExecStopPost=+/bin/sh -c 'case $SERVICE_RESULT in success | timeout) touch /run/flame-release/hello; esac'
+ExecStartPost=+/bin/sh /run/flame/report begun
+ExecStopPost=+/bin/sh /run/flame/report over
 """
 
 
@@ -61,7 +61,8 @@ def _release(options: Ec2Options, stop: int, life: int) -> str:
         hello="" if options.hello == "worker" else NO_HELLO,
         stop=f"ExecStop=-{command_line(_in(release, options.stop_command))}\n" if options.stop_command else "",
         stop_seconds=stop,
-        life_seconds=life,
+        # A worker ends itself at max_lifetime; a program is told by this alone.
+        life_seconds=life if options.hello == "worker" else life - stop,
         sandbox=lines(options.sandbox),
     )
 

@@ -10,6 +10,9 @@ chmod 0700 "$run"
 
 # Says why and, in every case, leads to power-off. Quoted here-documents: the shell expands nothing in them.
 cat >"$run/report" <<'REPORT'
+# As root, with the release's env: nothing of that may say which programs run here, or with which libraries.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+unset LD_LIBRARY_PATH LD_PRELOAD
 run=/run/flame
 last_line() { # of what the release printed
     journalctl --sync
@@ -22,7 +25,11 @@ failed() { # the first cause is the cause; what follows from it is not said
     printf 'flame: boot failed: %s: %s\n' "${step:-boothook}" "${cause:-$1}"
 }
 case $1 in
-bootstrap) [ "$SERVICE_RESULT" = success ] || failed "the bootstrap ended ($EXIT_CODE $EXIT_STATUS)" ;;
+bootstrap)
+    [ "$SERVICE_RESULT" = success ] && exit
+    [ -e "$run/step" ] || needs="; $(python3 -V 2>&1), and it needs 3.9 or newer"
+    failed "the bootstrap ended ($EXIT_CODE $EXIT_STATUS)$needs"
+    ;;
 release)
     case $SERVICE_RESULT in watchdog | timeout) EXIT_CODE="$SERVICE_RESULT, $EXIT_CODE" ;; esac
     if [ -e "$run-release/hello" ]; then
@@ -33,6 +40,9 @@ release)
     # The unit's SuccessAction and FailureAction would do; two ways off are better than one.
     systemctl --no-block poweroff
     ;;
+# Of a program that never says hello: its start is enough, and it may end well all the same, or at max_lifetime.
+begun) systemctl --no-block stop flame-hello.timer ;;
+over) case $SERVICE_RESULT in success | timeout) touch "$run-release/hello" ;; esac ;;
 lifetime) echo 'flame: ended (older than max_lifetime)' ;;
 *) failed "$1" ;;
 esac

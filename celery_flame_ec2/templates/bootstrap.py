@@ -206,8 +206,8 @@ class Boot:
             bundle.verify(bundle.bucket.sha256)
 
     def accept(self, fresh: str) -> None:
-        need_machine(manifest(fresh), self.document["env"].get("PATH"))
         only_files(fresh, (os.path.realpath(self.home) + "/release", "/usr/"))
+        need_machine(manifest(fresh), self.document["env"].get("PATH"))
         program = self.document["program"]
         for path in (program, *self.document["paths"]):
             if not os.path.exists(os.path.join(fresh, path)):  # an absolute one is the image's
@@ -526,7 +526,8 @@ def resolved(env: Mapping[str, Any], aws: Aws) -> dict[str, str]:
         found = read(aws, {reference: name for name, reference in wanted.items()})
         variables.update({name: found[reference] for name, reference in wanted.items()})
     for name, value in variables.items():
-        if any(not c or 0xFDD0 <= c < 0xFDF0 or c % 65536 > 65533 for c in map(ord, value)):  # systemd reads no such
+        # systemd reads no such
+        if any(not c or 0xD800 <= c < 0xE000 or 0xFDD0 <= c < 0xFDF0 or c % 65536 > 65533 for c in map(ord, value)):
             raise Refused(f"the value of {name} has a character that no environment can hold")
     return variables
 
@@ -612,10 +613,8 @@ def unpack(chunks: Iterable[bytes], name: str, directory: str) -> None:
         raise Refused("the image has no zstd; install it there, or publish the bundle as .tar.gz")
     with open(os.memfd_create("tar"), "w+b") as said:
         with (
+            contextlib.suppress(BrokenPipeError),  # tar gave up, and says why
             subprocess.Popen(["tar", *options], stdin=subprocess.PIPE, stderr=said) as tar,
-            contextlib.suppress(
-                BrokenPipeError  # tar gave up, and says why
-            ),
         ):
             for chunk in chunks:
                 tar.stdin.write(chunk)  # type: ignore[union-attr]

@@ -125,7 +125,11 @@ def test_a_program_that_knows_nothing_of_us_need_say_no_hello_and_its_end_ends_t
 @pytest.mark.parametrize(
     ("program", "options", "expected"),
     [
-        ("#!/bin/sh\necho no database >&2\nexit 3\n", {}, "start: the start command ended (exited 3): no database"),
+        (
+            "#!/bin/sh\necho no database >&2\nexit 3\n",
+            {"env": {"PATH": "/opt/none"}},  # whatever the release is told, root's programs are the machine's
+            "start: the start command ended (exited 3): no database",
+        ),
         ("#!/bin/sh\n", {"start_command": ("/opt/java", "-x")}, "release: the image has no /opt/java"),
         (
             "#!/bin/sh\n",

@@ -36,6 +36,13 @@ def instance(**changes: Any) -> dict[str, Any]:
     return plain | changes
 
 
+@pytest.mark.parametrize(("hello", "speaks"), [("worker", True), ("start", False)])
+def test_an_instance_says_whether_a_hello_is_to_be_expected_of_it(hello: str, speaks: bool) -> None:
+    tags = tags_of(letter(), token="t0", now=NOW, extra={}, hello=hello)
+    assert runner_of(instance(Tags=[{"Key": key, "Value": value} for key, value in tags.items()]), NOW).speaks is speaks
+    assert runner_of(instance(Tags=[]), NOW).speaks
+
+
 def test_the_deadline_is_later_than_any_healthy_end() -> None:
     limits = Limits(boot_timeout=120, max_lifetime=3600, shutdown_timeout=60)
     tags = tags_of(letter(limits=limits), token="t0", now=NOW, extra={})

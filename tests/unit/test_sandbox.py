@@ -60,6 +60,8 @@ def test_every_default_is_one_that_a_user_may_name_too() -> None:
         ({"PrivateTmp": None}, "and 'PrivateTmp' in it must be True or False (not None)"),
         ({"ReadWritePaths": "/data"}, "'ReadWritePaths' in it must be a list of absolute paths"),
         ({"ReadWritePaths": []}, "'ReadWritePaths' in it must be a list of absolute paths"),
+        ({"InaccessiblePaths": ["/var/../etc"]}, "without . and .."),
+        ({"InaccessiblePaths": ["/etc/."]}, "without . and .."),
         ({"ReadWritePaths": ["data"]}, "or False (not ['data'])"),
         ({"ReadWritePaths": ["/data %H"]}, "or False (not ['/data %H'])"),
         ({"ReadWritePaths": ["/data\nExecStartPre=/x"]}, "a list of absolute paths"),

@@ -342,6 +342,17 @@ def test_a_program_that_knows_no_words_is_not_ended_for_its_silence_but_at_its_d
     assert work.living == set()
 
 
+@pytest.mark.parametrize("pool", ["video", "gone"])
+def test_a_program_that_knows_no_words_is_left_alone_whatever_the_settings_say_now(pool: str) -> None:
+    work = Deployed(boot_timeout=10)
+    service, _, lease = work.parent()
+    work.runner("program", pool=pool, deadline=work.clock() + 9000, speaks=False)
+    work.rounds(service, 8000, lease)
+    assert work.living == {"program"}
+    work.rounds(service, 1200, lease)
+    assert work.living == set()
+
+
 @pytest.mark.parametrize(("booting", "listings"), [(1, 10), (200, 10), (500, 4), (5000, 1)])
 def test_while_runners_come_a_listing_is_trusted_for_longer_the_more_there_are(booting: int, listings: int) -> None:
     work = Deployed()

@@ -79,9 +79,17 @@ def test_a_stop_command_that_fails_is_no_failure_of_the_release() -> None:
 
 def test_a_program_that_says_no_hello_is_taken_at_its_start() -> None:
     added = [line for line in release(hello="start") if line not in release()]
-    assert [line.partition("=")[0] for line in added] == ["ExecStartPost", "ExecStopPost"]
+    assert [line.partition("=")[0] for line in added] == ["ExecStartPost", "ExecStopPost", "RuntimeMaxSec"]
     lines = release(hello="start")
     assert lines.index(added[1]) < lines.index("ExecStopPost=+/bin/sh /run/flame/report release")
+
+
+def test_a_program_that_says_no_hello_is_told_to_end_at_max_lifetime_and_not_later() -> None:
+    limits = Limits(max_lifetime=7200.0, shutdown_timeout=3600.0)
+    seconds = {"start": 7200, "worker": 7200 + 3600 + unit.MARGIN}
+    for hello, expected in seconds.items():
+        written = unit.units(Ec2Options(app="proj", hello=hello), limits)["flame-release.service"]
+        assert f"\nRuntimeMaxSec={expected}\n" in written
 
 
 def test_what_a_user_wants_of_the_sandbox_is_in_the_unit() -> None:
@@ -107,7 +115,7 @@ def problems(**options: Any) -> str:
 @pytest.mark.parametrize(
     "command",
     ["bin/proj start", [], [""], ["../x"], ["a/../../x"], ["/"], ["a//b"], ["a b"], ["$HOME/x"], ["%h/x"], ["-x", 1],
-     ["run", "\0"], ["run", "\ud800"], ["@/usr/bin/x y"], ["./x"]],
+     ["run", "\0"], ["run", "\ud800"], ["run", "\ufffe"], ["@/usr/bin/x y"], ["./x"]],
 )  # fmt: skip
 def test_a_command_is_a_list_of_words_with_a_plain_path_first(command: Any) -> None:
     for name in ("start_command", "stop_command"):

@@ -11,7 +11,7 @@ from ...parent import Parent
 from ...runner import Runner, RunnerState
 
 OWNER, POOL, DEADLINE, WARM, LAUNCH = "flame:owner", "flame:pool", "flame:deadline", "flame:warm", "flame:launch"
-RELEASE = "flame:release"
+RELEASE, HELLO = "flame:release", "flame:hello"
 #: Seconds beyond the last moment at which a healthy runner is gone by itself.
 DEADLINE_MARGIN = 300.0
 #: States of an instance that is not gone; one that is `terminated` stays listed for an hour.
@@ -19,10 +19,12 @@ LIVING = ("pending", "running", "shutting-down", "stopping", "stopped")
 OFF, GOING = frozenset({"stopping", "stopped"}), frozenset({"shutting-down", "terminated"})
 
 
-def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str], release: str = "") -> dict[str, str]:
+def tags_of(
+    letter: Parent, *, token: str, now: float, extra: Mapping[str, str], release: str = "", hello: str = "worker"
+) -> dict[str, str]:
     """Return the tags of everything one launch creates; `now` and the deadline are seconds since the epoch.
 
-    `release` tells which edition of its bundle the instance runs.
+    `release` tells which edition of its bundle the instance runs, `hello` who says that it is up.
     """
     limits = letter.limits
     lifetime = limits.boot_timeout + limits.max_lifetime + limits.shutdown_timeout
@@ -33,6 +35,7 @@ def tags_of(letter: Parent, *, token: str, now: float, extra: Mapping[str, str],
         WARM: "true" if letter.warm else "false",
         LAUNCH: token,
         RELEASE: release,
+        HELLO: hello,
     }
     return {**extra, **ours}
 
@@ -60,6 +63,7 @@ def runner_of(instance: Mapping[str, Any], now: float, tags: Mapping[str, str] |
         zone=(instance.get("Placement") or {}).get("AvailabilityZone"),
         launch=tags.get(LAUNCH, ""),
         release=tags.get(RELEASE, ""),
+        speaks=tags.get(HELLO) != "start",
     )
 
 

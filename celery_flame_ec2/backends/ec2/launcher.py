@@ -36,6 +36,7 @@ class Order:
     user_data: bytes
     tags: Mapping[str, str]
     release: str = ""
+    hello: str = "worker"
 
 
 @dataclass(kw_only=True, slots=True)
@@ -172,7 +173,7 @@ class Launcher:
     def _attempt(self, order: Order, rung: Rung, offer: Offer, count: int) -> Attempt:
         # A token is for one request in one subnet: the same one elsewhere would be a second instance.
         token, now = secrets.token_hex(16), self._clock()
-        tags = tags_of(order.letter, token=token, now=now, extra=order.tags, release=order.release)
+        tags = tags_of(order.letter, token=token, now=now, extra=order.tags, release=order.release, hello=order.hello)
         request = run_instances_request(
             order.recipe, rung, count=count, token=token, tags=tags, user_data=order.user_data
         )

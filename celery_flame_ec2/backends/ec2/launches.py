@@ -74,6 +74,7 @@ class Launches:
             user_data=user_data,
             tags=pool.ec2.tags,
             release=edition.tag,
+            hello=pool.ec2.hello,
         )
         climbed = self._launcher(place).climb(order)
         self._homes.launched((runner.id for runner in climbed.runners), place, self._ticks())

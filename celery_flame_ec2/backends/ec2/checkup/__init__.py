@@ -133,7 +133,7 @@ class Checkup:
         every, answers = list(rungs(made)), []
         ec2 = subject.pool.ec2
         release = Edition(url=str(ec2.s3_bundle_url)).tag
-        tags = tags_of(subject.letter, token=TOKEN, now=time.time(), extra=ec2.tags, release=release)
+        tags = tags_of(subject.letter, token=TOKEN, now=time.time(), extra=ec2.tags, release=release, hello=ec2.hello)
         for rung in rights.sample(every):
             request = run_instances_request(made, rung, count=1, token=TOKEN, tags=tags, user_data=user_data)
             answer = self._tried(subject, request)
