@@ -210,7 +210,9 @@ class Watch:
         self._thread = threading.Thread(target=self._look)
 
     def _look(self) -> None:
-        while not self._over.wait(0.05):
+        over = False
+        while not over:
+            over = self._over.wait(0.05)  # and then a last look: what is there now was there meanwhile
             living = self._deployment.runners()
             self.most = max(self.most, len(living))
             self.seen |= living.keys()

@@ -219,7 +219,7 @@ class Shop:
         return {runner.id: (runner.state.value, runner.active) for runner in self.service.pools[0].roster.runners}
 
     def sees(self, **wanted: tuple[str, int]) -> None:
-        wait_until(lambda: self.round() == wanted, what=f"a parent that sees {wanted}", timeout=60, poll=0.2)
+        wait_until(lambda: self.round() == wanted, what=f"a parent that sees {wanted}", timeout=120, poll=0.2)
 
     def send(self, task: str, *args: Any) -> None:
         self.work.send(task, *args, queue=self.queue)
