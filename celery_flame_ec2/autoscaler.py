@@ -93,8 +93,13 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
         if self._page is not None:
             try:
                 self._page.start()
+                signals.worker_process_init.connect(self._leave_page)  # for those that are forked from now on
             except PageError as exc:
                 logger.warning("this worker shows no status page: %s", exc)
+
+    def _leave_page(self, **_: Any) -> None:
+        if self._page is not None:
+            self._page.leave()
 
     def _stop_service(self, **_: Any) -> None:
         if self._page is not None:

@@ -313,8 +313,9 @@ def _learned(learned: Learned | None, now: float) -> LearnedOverview | None:
 
 
 def _cost(runners: Iterable[Runner], bill: Bill, price: float | None, now: float) -> CostOverview:
-    running = [runner for runner in runners if not (runner.shutting_down or runner.powered_off)]
-    seconds = round(bill.seconds + sum(billed(runner.launched_at, now) for runner in running), 1)
+    here = tuple(runners)  # one that shuts down counts until it is gone: a sum that fell would count anew in Prometheus
+    running = [runner for runner in here if not (runner.shutting_down or runner.powered_off)]
+    seconds = round(bill.seconds + sum(billed(runner.launched_at, now) for runner in here), 1)
     return CostOverview(
         since=bill.since or None,
         ended=bill.runners,

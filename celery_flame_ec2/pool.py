@@ -155,7 +155,9 @@ class Pool:
     def tell(self, now: float, *, hears: bool) -> None:
         """Log and signal what the last look found; for the one parent that acts, or all would say the same."""
         told: dict[str, str] = {}
-        reasons = [reason for change in self._changes if (reason := self._tell(change, now, told, hears=hears))]
+        known = {ended.runner_id for ended in self.endings}  # the parent before may have told its end already
+        changes = [change for change in self._changes if change.event is Event.UP or change.runner.id not in known]
+        reasons = [reason for change in changes if (reason := self._tell(change, now, told, hears=hears))]
         if reasons:
             signals.pool_shrank.send(sender=self.settings.name, count=len(reasons), reason=reasons[0])
 

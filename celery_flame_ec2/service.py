@@ -281,12 +281,14 @@ class Service:
 
     def _overrule(self) -> None:
         """Note what operators ask for, and take in what they decided; what is not known stays as it was."""
-        while self._requests:
-            write_overrides(self._lease, self._requests[0], self.now())
-            self._requests.popleft()
-            self._overrides_at = float("-inf")
-        if self._monotonic() - self._overrides_at >= OVERRIDES_TTL:
-            self._read_overrides()
+        try:
+            while self._requests:
+                write_overrides(self._lease, self._requests[0], self.now())
+                self._requests.popleft()
+                self._overrides_at = float("-inf")
+        finally:  # who may not write may read
+            if self._monotonic() - self._overrides_at >= OVERRIDES_TTL:
+                self._read_overrides()
 
     def _read_overrides(self) -> None:
         self._overrides_at = self._monotonic()

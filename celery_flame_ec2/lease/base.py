@@ -134,7 +134,7 @@ class Lease:
             self._others_until = None if taken else sent + self._store.good_for
             self._trouble = False
         except LeaseError as exc:  # what was granted before stays good until it runs out
-            self._trouble = True
+            self._trouble, self._others_until = True, None
             self._complain(exc)
         self._tell()
         return self.holds()
@@ -162,6 +162,7 @@ class Lease:
             LeaseError: the store did not answer.
         """
         if self._store is not None:
+            self._others_until = None  # where it does not answer
             self._others_until = self._clock() + self._store.left()
 
     def notes(self) -> dict[str, str]:

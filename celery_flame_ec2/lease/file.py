@@ -110,6 +110,9 @@ def _alone(path: Path) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with path.with_name(f"{path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            try:
+                yield
+            finally:  # to close it is not enough: a pool process forked meanwhile holds the same lock
+                fcntl.flock(lock, fcntl.LOCK_UN)
     except OSError as exc:
         raise LeaseError(f"{path}: {exc.strerror or exc}") from exc

@@ -68,6 +68,10 @@ class Page:
         self._tally.connect()
         logger.info("status page on http://%s/", self.address)
 
+    def leave(self) -> None:
+        """Let go of the port in a process that was forked from this one."""
+        self._server.leave()
+
     def stop(self) -> None:
         """Answer no more, and let go of the port."""
         self._tally.disconnect()

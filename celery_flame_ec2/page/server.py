@@ -71,6 +71,11 @@ class Server:
         self.address = Address(host=self.address.host, port=server.server_address[1])
         threading.Thread(target=server.serve_forever, name="flame-page", daemon=True).start()
 
+    def leave(self) -> None:
+        """Let go of the port in a process that was forked from the one that answers."""
+        if self._server is not None:
+            self._server.socket.close()
+
     def stop(self) -> None:
         """Answer no more, and let go of the port."""
         server, self._server = self._server, None

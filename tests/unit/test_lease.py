@@ -161,6 +161,17 @@ def test_a_store_that_does_not_answer_lets_the_holder_act_until_it_runs_out(cell
     assert not lease.renew()
 
 
+def test_whether_another_has_it_is_unknown_once_the_store_does_not_answer(cell: Cell, clock: Clock) -> None:
+    (first, _), (second, store) = parent(cell), parent(cell)
+    first.renew()
+    second.renew()
+    assert second.left == pytest.approx(TTL - MARGIN)
+    store.meet = unreachable
+    second.renew()
+    clock.now += TTL
+    assert second.left is None
+
+
 def test_a_released_lease_is_free_at_once_and_not_held(cell: Cell) -> None:
     (first, _), (second, _) = parent(cell), parent(cell)
     first.renew()

@@ -176,6 +176,12 @@ def test_what_cannot_be_noted_is_tried_again_and_what_cannot_be_read_stays_as_it
     service.request(pause(work.settings, "video", by="celery control"))
     work.rounds(service, 5, lease)
     assert work.cell.overrides == {}
+    work.cell.overrides["video"] = dumped(Override(wanted=0, by="ann", at=1.0)) or ""
+    work.rounds(service, 10, lease)
+    (pool,) = service.overview().pools
+    assert pool.override is not None  # who may not write may read
+    assert pool.override.wanted == 0
+    work.cell.overrides.clear()
     store.override = write
     work.rounds(service, 5, lease)
     assert list(work.cell.overrides) == ["video"]

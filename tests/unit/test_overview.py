@@ -109,8 +109,8 @@ def _ended(name: str, *, lived: float, ago: float) -> Ended:
             [runner("i-1"), runner("i-2", shutting_down=True), runner("i-3", powered_off=True)],
             Bill(since=5.0, runners=3, seconds=900.0),
             3.6,
-            {"since": 5.0, "ended": 3, "seconds": 1000.0, "hourly_price": 3.6, "cost": 1.0, "hourly": 3.6},
-            id="those that ended too, and not those that are billed no more",
+            {"since": 5.0, "ended": 3, "seconds": 1200.0, "hourly_price": 3.6, "cost": 1.2, "hourly": 3.6},
+            id="those that ended too, and those that end until they are gone: a total never falls",
         ),
     ],
 )

@@ -492,6 +492,18 @@ def test_the_last_runners_that_ended_are_remembered_with_their_reasons_also_by_t
     assert following.endings == pool.endings
 
 
+def test_an_end_that_the_parent_before_told_is_not_told_again(backend: ListBackend) -> None:
+    runner = Runner(id="i-1", pool="video", launched_at=NOW)
+    word = Word(runner_id="i-1", pool="video", owner="o", state=RunnerState.ENDING, reason="idle for 30 s")
+    first, second = new_pool(backend), new_pool(backend)
+    for pool in (first, second):
+        see(pool, [runner], {"i-1": word}, NOW, hears=True)
+    see(first, [], {}, NOW + 100, hears=True)
+    second.adopt(Left(standings={"video": first.standing}), NOW + 101)
+    see(second, [], {}, NOW + 101, hears=True)
+    assert (second.standing.bill, second.endings) == (first.standing.bill, first.endings)
+
+
 def test_why_a_runner_was_reaped_is_its_reason_whatever_it_said_itself(backend: ListBackend) -> None:
     pool = new_pool(backend)
     runner = Runner(id="i-1", pool="video", launched_at=NOW)
