@@ -36,6 +36,12 @@ def of_pools(value: Callable[[PoolOverview], float | None]) -> Callable[[Overvie
     return values
 
 
+def _billed(overview: Overview, _: Tally) -> Values:
+    """Yield the bill of each pool where this parent acts: in a sum that of who stands by would count twice."""
+    if overview.acts:
+        yield from (((pool.name,), pool.cost.seconds) for pool in overview.pools)
+
+
 def of_queues(field: str) -> Callable[[Overview, Tally], Values]:
     """Return what finds one number of each queue."""
 
@@ -86,7 +92,7 @@ METRICS = (
            doc="Tasks that consumers took and have not acknowledged, where the broker tells it by queue.",
            values=of_queues("held")),
     Metric(name="flame_queue_oldest_wait_seconds", kind="gauge", labels=("pool", "queue"),
-           doc="For how long the oldest task waits, where the broker tells it.", values=of_queues("oldest_wait")),
+           doc="For how long the oldest task waits; no parent looks yet.", values=of_queues("oldest_wait")),
     Metric(name="flame_running_tasks", kind="gauge", labels=("pool",), doc="Tasks that run on runners.",
            values=of_pools(lambda pool: pool.running)),
     Metric(name="flame_runners", kind="gauge", labels=("pool", "state"),
@@ -115,8 +121,8 @@ METRICS = (
     Metric(name="flame_runners_ended_total", kind="counter", labels=("pool", "reason"),
            doc="Runners that are gone, by the reason they gave.", values=of_counts(lambda tally: tally.endings)),
     Metric(name="flame_billed_runner_seconds_total", kind="counter", labels=("pool",),
-           doc="Seconds that runners are billed for, ended ones and those alive; parents pass the sum on.",
-           values=of_pools(lambda pool: pool.cost.seconds)),
+           doc="Seconds that runners are billed for, ended ones too; told by the parent that acts, and passed on.",
+           values=_billed),
 )  # fmt: skip
 
 
