@@ -12,7 +12,7 @@ SERVERS := openssl rabbitmq-server redis-server
 WATCHERS := chromium prometheus
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test lint box bench-boot bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
+.PHONY: demo test matrix lint box bench-boot bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
 	bench-startup chaos-launch docs-policy endings screenshots soak clean
 
 demo: $(VENV)/.installed
@@ -21,6 +21,11 @@ demo: $(VENV)/.installed
 test: $(VENV)/.tools
 	.ci/debian $(SERVERS) $(WATCHERS) $(GUESTS) shellcheck
 	$(BIN)/python -m tests.stages $(STAGES)
+
+# every Python with every Celery, unit and integration, and Celery's own tests of its autoscaler: hours
+matrix: $(VENV)/.tools
+	.ci/debian $(SERVERS) $(WATCHERS)
+	$(BIN)/python -m tests.stages matrix
 
 lint: $(VENV)/.tools
 	.ci/debian shellcheck
