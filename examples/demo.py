@@ -55,7 +55,10 @@ def burst(run: Path) -> int:
         backend.terminate(leftover)
         watcher.close()
     places = Counter((run / "done").read_text().split("\n")[:-1])
-    return conclude(places, took, peak, leftover)
+    code = conclude(places, took, peak, leftover)
+    if code:
+        print(f"The worker's log:\n{log.read_text()}")
+    return code
 
 
 def watch(watcher, log: Path, run: Path, started: float) -> int:  # type: ignore[no-untyped-def]
