@@ -12,7 +12,7 @@ SERVERS := openssl rabbitmq-server redis-server
 WATCHERS := chromium prometheus
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test matrix lint box bench-boot bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
+.PHONY: demo test matrix lint docs box bench-boot bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
 	bench-startup chaos-launch docs-policy endings screenshots soak clean
 
 demo: $(VENV)/.installed
@@ -30,6 +30,11 @@ matrix: $(VENV)/.tools
 lint: $(VENV)/.tools
 	.ci/debian shellcheck
 	$(BIN)/tox run -e lint
+
+# the site, from the Markdown in docs/
+docs: $(VENV)/.tools
+	$(BIN)/tox exec -q -e docs -- sphinx-build --fresh-env --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+	@echo file://$(CURDIR)/build/docs/index.html
 
 box: $(VENV)/.tools
 	.ci/debian $(SERVERS) $(GUESTS)

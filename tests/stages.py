@@ -31,7 +31,7 @@ PYTHONS = tuple(dict.fromkeys(("py310", "py311", "py312", "py313", OWN)))
 CELERYS = ("celery54", "celery55", "celery56", "celery57")
 CELLS = tuple(f"{python}-{celery}" for python in PYTHONS for celery in CELERYS)
 CONFORMANCE = tuple(f"conformance-{celery}" for celery in CELERYS)
-REST = ("endings", "chaos", "package", "box")
+REST = ("docs", "endings", "chaos", "package", "box")
 #: What the summary tells of an environment, because the matrix is of them.
 LIBRARIES = ("celery", "kombu", "redis")
 

@@ -1,0 +1,17 @@
+"""How is the site made? `make docs` has Sphinx build it from the Markdown in this directory."""
+
+from celery_flame_ec2 import __version__
+
+project = "celery-flame-ec2"
+version = release = __version__
+extensions = ["myst_parser"]
+exclude_patterns = ["*.py"]
+
+# GitHub's names for headings: a link to an anchor works there and here, and one to an anchor that is not there is an error.
+myst_heading_anchors = 4
+highlight_language = "text"
+
+html_theme = "furo"
+html_title = f"{project} {release}"
+html_copy_source = False
+html_theme_options = {"navigation_with_keys": True}
