@@ -83,6 +83,7 @@ class Service:
         watch: Watch | None = None,
         local: Callable[[], Local] = Local,
         after_round: Callable[[Overview, float], None] | None = None,
+        policy: Policy | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -106,9 +107,9 @@ class Service:
         holdings = open_holdings(app, settings.owner)
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
-        policy = load_policy(settings.policy)
+        decide = policy or load_policy(settings.policy)
         self.pools = [
-            Pool(pool, deployment=settings, backend=self._backend, policy=policy, tell=self._tell)
+            Pool(pool, deployment=settings, backend=self._backend, policy=decide, tell=self._tell)
             for pool in settings.pools
         ]
         self._by_name = {pool.settings.name: pool for pool in self.pools}

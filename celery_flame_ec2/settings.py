@@ -23,14 +23,17 @@ OWN_WORKER_OPTIONS = frozenset(
 )
 
 
-def settings_of(app: Celery) -> Settings:
+def settings_of(app: Celery, changes: Mapping[str, Any] | None = None) -> Settings:
     """Read the app's `flame_` settings, in lower case, from a module or under a namespace such as Django's CELERY_.
+
+    `changes` are laid over them, by option, and so over each pool that they name and over `ec2`.
 
     Raises:
         SettingsError: they cannot work.
     """
     problems: list[str] = []
     conf = {name: app.conf[name] for name in _names(_loaded(app), problems)}
+    conf |= {PREFIX + name: _laid_over(conf.get(PREFIX + name), name, value) for name, value in (changes or {}).items()}
     problems += _worker_option_problems(conf.get(f"{PREFIX}pools"))
     connection: Any = app.connection_for_read()
     transport = app.conf.broker_transport_options or {}
@@ -43,6 +46,14 @@ def settings_of(app: Celery) -> Settings:
         problems=problems,
     )
     return settings if _carries_words(connection) else dataclasses.replace(settings, board=board_of(settings))
+
+
+def _laid_over(below: Any, name: str, value: Any) -> Any:
+    """Return an option's value with a change: dicts of options are merged, and so is each pool's."""
+    if name not in {"ec2", "pools"} or not isinstance(below, Mapping) or not isinstance(value, Mapping):
+        return value
+    own = {key: _laid_over(below.get(key), "ec2", each) for key, each in value.items()} if name == "pools" else value
+    return {**below, **own}
 
 
 def board_of(settings: Settings) -> str:

@@ -26,12 +26,11 @@ from ..simulate.loads import DAY
 from ..simulate.picture import picture
 from ..simulate.report import Amount, Run, amount_of, fields, in_words, table
 from ..simulate.words import Flow, parse_flow, parse_seconds
+from ..simulate.world import SETTLED
 
 C = TypeVar("C", bound=Callable[..., Any])
 #: A load can be played as often as it is asked for, each time the same.
 Load = Callable[[], Iterable[Task]]
-#: Seconds without any change after which the policy is not asked again before there is one: what it saw has faded.
-SETTLED = 4 * 3600.0
 
 #: What says how a described load goes on -> the loads it belongs to, and what holds where it is not said.
 DETAILS: dict[str, tuple[tuple[str, ...], Any]] = {

@@ -25,6 +25,8 @@ Policy = Callable[[PoolSettings, Demand | Unknown, Fleet | Unknown, float], Plan
 EPOCH = 1_000_000_000.0
 #: Seconds between EC2's notice of a spot interruption and the moment it takes the machine.
 NOTICE = 120.0
+#: Seconds without any change after which a policy need not be asked again before there is one: what it saw has faded.
+SETTLED = 4 * 3600.0
 #: Moments kept for pictures, at most.
 MOMENTS = 4000
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.box.cloud import Cloud
-from tests.contract.rigs import Ec2Rig, LocalRig, Rig
+from tests.contract.rigs import Ec2Rig, LocalRig, MemoryRig, Rig
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +17,13 @@ def cloud() -> Iterator[Cloud]:
         yield cloud
 
 
-@pytest.fixture(params=["local", "ec2"])
+@pytest.fixture(params=["local", "ec2", "memory"])
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    rig: Rig = LocalRig(tmp_path) if request.param == "local" else Ec2Rig(request.getfixturevalue("cloud"))
+    rigs: dict[str, Callable[[], Rig]] = {
+        "local": lambda: LocalRig(tmp_path),
+        "ec2": lambda: Ec2Rig(request.getfixturevalue("cloud")),
+        "memory": MemoryRig,
+    }
+    rig = rigs[request.param]()
     yield rig
     rig.close()

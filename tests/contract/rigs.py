@@ -18,6 +18,11 @@ from celery_flame_ec2.backends.local import LocalBackend
 from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Limits
+from celery_flame_ec2.simulate import Conditions
+from celery_flame_ec2.testing.backend import MemoryBackend
+from celery_flame_ec2.testing.clock import Clock
+from celery_flame_ec2.testing.shortage import Shortage
+from celery_flame_ec2.testing.world import World
 from tests.servers import find_program
 
 if TYPE_CHECKING:
@@ -154,3 +159,32 @@ class LocalRig(Rig):
             file.flush()
             yield
         path.unlink()
+
+
+class MemoryRig(Rig):
+    stranger = "i-ffffffff"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._world = World(Clock(time.time()), Conditions(), seed=0)
+
+    def settings(self, owner: str) -> Settings:
+        return Settings(owner=owner, pools=tuple(PoolSettings(name=name, queues=(name,)) for name in POOLS))
+
+    def make(self, owner: str) -> Backend:
+        return MemoryBackend(self.settings(owner), self._world)
+
+    def later(self) -> None:
+        self._world.clock.now += 3600
+
+    @contextlib.contextmanager
+    def refusing(self) -> Iterator[None]:
+        with Shortage(code="InsufficientInstanceCapacity") as shortage:
+            self._world.shortages.append(shortage)
+            yield
+
+    @contextlib.contextmanager
+    def unreadable(self) -> Iterator[None]:
+        self._world.unlistable = "ec2:DescribeInstances: UnauthorizedOperation"
+        yield
+        self._world.unlistable = ""

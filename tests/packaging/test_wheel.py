@@ -82,13 +82,14 @@ def test_the_wheel_holds_no_test(wheel: Path) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"celery_flame_ec2"}
 
 
-def test_the_wheel_adds_flame_to_the_celery_command(wheel: Path) -> None:
+def test_the_wheel_adds_flame_to_the_celery_command_and_to_pytest(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     (entry_points,) = (name for name in archive.namelist() if name.endswith("/entry_points.txt"))
     parser = ConfigParser()
     parser.read_string(archive.read(entry_points).decode())
 
     assert dict(parser["celery.commands"]) == {"flame": "celery_flame_ec2.cli:flame"}
+    assert dict(parser["pytest11"]) == {"flame": "celery_flame_ec2.testing.plugin"}
 
 
 def test_the_sdist_holds_what_the_wheel_is_built_from(sdist: Path) -> None:
