@@ -19,8 +19,8 @@ from ..runner import RunnerState
 from ..settings import settings_of
 from ..watch import Watch
 
-#: Seconds to listen for runners: until then each has spoken.
-LISTEN = REPEAT + 1.0
+#: Seconds to listen for runners: until then each has spoken, also where the broker or a runner has much to do.
+LISTEN = REPEAT + 5.0
 #: Seconds between two looks at a board.
 LOOK_EVERY = 1.0
 
