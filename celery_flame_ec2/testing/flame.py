@@ -80,6 +80,8 @@ class Flame:
         self.parents: list[RunningParent] = []
         #: What was decided that changed something, in order.
         self.decisions: list[Decision] = []
+        #: Loads that have not come to their end.
+        self._loads = 0
         self._last_news: dict[str, tuple[float, str]] = {}
         self.start_parent()
 
@@ -122,7 +124,7 @@ class Flame:
         Raises:
             AssertionError: some are still there.
         """
-        return self.until(lambda: not self._unfinished() and not self._beyond_min(), within=within)
+        return self.until(lambda: not (self._loads or self._world.outstanding or self._beyond_min()), within=within)
 
     # work
 
@@ -133,6 +135,7 @@ class Flame:
 
     def play(self, queue: str | Any, load: Iterable[simulator.Task]) -> None:
         """Send the tasks of a load when they arrive, counted from now; see `celery_flame_ec2.simulate`."""
+        self._loads += 1
         self._play(queue, iter(load), self.now)
 
     @property
@@ -311,9 +314,6 @@ class Flame:
             beyond += here[pool.min :]
         return beyond
 
-    def _unfinished(self) -> list[Task]:
-        return [task for task in self._world.tasks if not task.over]
-
     # work
 
     def _arrive(self, queue: str | Any, runtime: float) -> Task:
@@ -326,7 +326,9 @@ class Flame:
     def _play(self, queue: str | Any, load: Iterator[simulator.Task], began: float) -> None:
         """Wait for the next task of a load, send it, and go on."""
         task = next(load, None)
-        if task is not None:
+        if task is None:
+            self._loads -= 1
+        else:
             self.clock.later(max(0.0, began + task.arrival - self.now), lambda: self._go_on(queue, load, began, task))
 
     def _go_on(self, queue: str | Any, load: Iterator[simulator.Task], began: float, task: simulator.Task) -> None:

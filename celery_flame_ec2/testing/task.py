@@ -25,8 +25,3 @@ class Task:
     def wait(self) -> float | None:
         """Return how long it waited for its last start; None before any."""
         return None if self.started_at is None else self.started_at - self.arrived_at
-
-    @property
-    def over(self) -> bool:
-        """Tell whether nothing more will become of it."""
-        return self.lost or self.ended_at is not None

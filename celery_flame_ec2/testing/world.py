@@ -72,6 +72,12 @@ class World:
         self._waiting.setdefault(task.queue, deque()).append(task)
         self._feed()
 
+    @property
+    def outstanding(self) -> int:
+        """Return how many tasks wait or run."""
+        running = sum(len(machine.tasks) for machine in self.living())
+        return running + sum(len(waiting) for waiting in self._waiting.values())
+
     def next_task(self, queues: tuple[str, ...]) -> Task | None:
         """Take what waits longest in these queues; None where nothing does."""
         found = [self._waiting[queue] for queue in queues if self._waiting.get(queue)]
