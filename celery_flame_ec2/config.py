@@ -228,7 +228,7 @@ class PoolSettings:
     """One flame pool: which queues, how many runners, and what a runner is. Times in seconds."""
 
     name: str
-    queues: tuple[str, ...] = option(some(text()), doc="the queues these runners serve")
+    queues: tuple[str, ...] = option(some(text()), doc="the queue, or a list of those, that these runners serve")
     min: int = option(integer(low=0, high=10000), default=0, doc="runners always there")
     max: int = option(integer(low=0, high=10000), default=10, doc="runners never exceeded")
     max_concurrency: int | None = option(
@@ -279,7 +279,8 @@ class Settings:
     owner: str = option(
         text(r"[\w.:@/+-]{1,128}", "letters, digits and . : @ / + - _, at most 128"),
         default="",
-        doc="names this deployment in tags and in the lease; the app's name and the broker's database where not set",
+        doc="names this deployment in tags and in the lease; the app's name and the broker's database where not set; "
+        "required with `ec2` and SQS",
     )
     lease: str | bool | None = option(
         _lease,

@@ -7,9 +7,10 @@ version = release = __version__
 extensions = ["myst_parser"]
 exclude_patterns = ["*.py"]
 
-# GitHub's names for headings: a link to an anchor works there and here, and one to an anchor that is not there is an error.
+# Anchors as code hosts make them, so that a link to one works there too. One that is not there is an error.
 myst_heading_anchors = 4
 highlight_language = "text"
+smartquotes = False  # --option stays what it is
 
 html_theme = "furo"
 html_title = f"{project} {release}"

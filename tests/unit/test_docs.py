@@ -13,7 +13,7 @@ from tests.endings import expected
 ROOT = Path(__file__).parent.parent.parent
 
 
-@pytest.mark.parametrize("page", ["settings", "metrics"])
+@pytest.mark.parametrize("page", ["commands", "metrics", "settings"])
 def test_a_page_of_the_reference_is_what_the_code_prints(page: str) -> None:
     program = [sys.executable, f"docs/{page}.py"]
     printed = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True)
