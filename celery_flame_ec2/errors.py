@@ -9,6 +9,7 @@ FlameError
 │   ├── LaunchError     nothing was launched, and the reason is known
 │   └── LaunchUnclear   whether more was launched than is known of
 ├── LeaseError          another parent may be acting
+│   └── LeaseDenied     the lease's store answers, and refuses
 ├── HoldingsError       Redis did not say, or take back, what runners hold
 ├── OrderError          runners cannot be told to take work, or none
 ├── OverrideError      an operator's decision for a pool is refused, or cannot be noted
@@ -98,6 +99,10 @@ class LeaseError(FlameError):
     """Raised when the lease's store did not answer, or when what only its holder may do is refused."""
 
 
+class LeaseDenied(LeaseError):
+    """Raised when the lease's store answers, and refuses for want of a right."""
+
+
 class HoldingsError(FlameError):
     """Raised when Redis did not answer about what runners hold; whose messages did not come back is found again."""
 
@@ -107,7 +112,7 @@ class OrderError(FlameError):
 
 
 class OverrideError(FlameError):
-    """Raised when what an operator decided for a pool is refused, or cannot be noted or read."""
+    """Raised when what an operator decided for a pool is refused, or cannot be noted."""
 
 
 class BoardError(FlameError):

@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import LeaseError, OverrideError
+from .errors import LeaseDenied, LeaseError
 from .lease import Lease
-from .override import Override, Request, dumped, loaded
+from .override import Decisions, Request, read
 from .policy import Failures
 from .runner import Launch
 
@@ -96,12 +96,12 @@ class Standing:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
     """What was found: launches no listing may show yet, who acts (or did), and by pool's name how it stands with it
-    and what an operator decided for it."""
+    and what operators decided."""
 
     launches: tuple[Launch, ...] = ()
     standings: Mapping[str, Standing] = field(default_factory=dict)
     leader: str = ""
-    overrides: Mapping[str, Override] = field(default_factory=dict)
+    decisions: Decisions = field(default_factory=Decisions)
 
 
 class Notes:
@@ -121,7 +121,6 @@ class Notes:
 
         Raises:
             LeaseError: the store did not answer.
-            OverrideError: another version decided something.
         """
         self._left = self._lease.notes()
         launches = _named(self._left, LAUNCH)
@@ -130,7 +129,7 @@ class Notes:
             launches=tuple(_launch(token, note) for token, note in launches.items()),
             standings=self._standings,
             leader=str(_loaded(self._left.get(LEADER, "{}")).get("at", "")),
-            overrides=read_overrides(self._lease),
+            decisions=read_overrides(self._lease),
         )
 
     def announce(self, launch: Launch) -> None:
@@ -177,31 +176,25 @@ class Notes:
                 self._left[name] = text
 
 
-def read_overrides(lease: Lease) -> dict[str, Override]:
-    """Return what operators decided, by pool; anybody may.
-
-    Raises:
-        LeaseError: the store did not answer.
-        OverrideError: another version decided something.
-    """
-    return {pool: loaded(text) for pool, text in lease.overrides().items()}
-
-
-def write_overrides(lease: Lease, request: Request, now: float) -> dict[str, Override]:
-    """Note what an operator asks for; anybody may. Return what is decided for these pools then.
+def read_overrides(lease: Lease) -> Decisions:
+    """Return what operators decided; anybody may. To who is refused it that is unknown.
 
     Raises:
         LeaseError: the store did not answer.
     """
-    found, decided = lease.overrides(), {}
-    for pool in request.pools:
-        try:
-            before = loaded(found[pool]) if pool in found else Override()
-        except OverrideError:  # what cannot be read shall not stand in the way
-            before = Override()
-        decided[pool] = request.applied(before, now)
-    lease.override({pool: dumped(override) for pool, override in decided.items()})
-    return decided
+    try:
+        return read(lease.overrides())
+    except LeaseDenied as exc:
+        return Decisions(unknown=str(exc))
+
+
+def write_overrides(lease: Lease, request: Request, now: float) -> None:
+    """Note what an operator asks for; anybody may.
+
+    Raises:
+        LeaseError: the store did not answer, or refused.
+    """
+    lease.override(request.entries(now))
 
 
 def me() -> str:

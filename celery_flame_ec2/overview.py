@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -103,8 +104,8 @@ class OverrideOverview:
     paused: bool
     wanted: int | None
     by: str
-    at: float
-    ago: float
+    at: float | None
+    ago: float | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -164,6 +165,7 @@ class Overview:
     leader: str | None
     lease: LeaseOverview
     notes_unknown: str | None
+    overrides_unknown: str | None
     runners_unknown: str | None
     held: int | None
     cost: CostOverview
@@ -290,7 +292,9 @@ def _breaker(standing: Standing, now: float) -> BreakerOverview | None:
 def _override(override: Override, now: float) -> OverrideOverview | None:
     if not override:
         return None
-    return OverrideOverview(**dataclasses.asdict(override), ago=_ago(override.at, now))
+    at = override.at if math.isfinite(override.at) else None
+    ago = None if at is None else _ago(at, now)
+    return OverrideOverview(paused=override.paused, wanted=override.wanted, by=override.by, at=at, ago=ago)
 
 
 def _decision(standing: Standing, now: float) -> DecisionOverview | None:

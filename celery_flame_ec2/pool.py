@@ -121,7 +121,7 @@ class Pool:
         for launch in left.launches:
             if launch.pool == self.settings.name and launch.token not in self.roster.open_tokens:
                 self.roster.asked(launch, now, tries=0)
-        self.overrule(left.overrides.get(self.settings.name, Override()))
+        self.overrule(left.decisions.of(self.settings.name, self.override))
         standing = left.standings.get(self.settings.name)
         if standing is not None:
             self.endings, self.bill = standing.endings, standing.bill

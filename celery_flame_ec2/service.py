@@ -17,12 +17,12 @@ from celery import Celery
 
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, OverrideError, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, SettingsError
 from .holdings import open_holdings
 from .lease import Guarded, Lease
 from .notes import Left, Notes, Standing, me, read_overrides, write_overrides
 from .orders import Order
-from .override import Override, Request
+from .override import Decisions, Request
 from .overview import LeaseOverview, Overview, PoolOverview, pool_overview, total
 from .policy import Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
@@ -95,6 +95,7 @@ class Service:
         #: What operators ask of this parent, from other threads, and when it was last read what they decided.
         self._requests: deque[Request] = deque()
         self._overrides_at = float("-inf")
+        self._decisions = Decisions()
         self._term: int | None = None
         self._backend = Guarded(backend, self._acts, self._announce)
         self._local = local
@@ -234,6 +235,7 @@ class Service:
             leader=left.leader or None,
             lease=self._lease_overview(),
             notes_unknown=None,
+            overrides_unknown=left.decisions.doubt(self._by_name) or None,
             runners_unknown=self.listing.why if self.listing is not None else None,
             held=self.measurement.held if self.measurement is not None else None,
             cost=total(pool.cost for pool in pools),
@@ -246,7 +248,8 @@ class Service:
         return pool_overview(pool, self._last_demands.get(name, NOT_YET), self.measurement, standing, now)
 
     def _own_left(self) -> Left:
-        return Left(leader=me(), standings={pool.settings.name: pool.standing for pool in self.pools})
+        standings = {pool.settings.name: pool.standing for pool in self.pools}
+        return Left(leader=me(), standings=standings, decisions=self._decisions)
 
     def _lease_overview(self) -> LeaseOverview:
         left = self._lease.left
@@ -293,9 +296,15 @@ class Service:
 
     def _read_overrides(self) -> None:
         self._overrides_at = self._monotonic()
-        found = read_overrides(self._lease)
+        self._heed(read_overrides(self._lease))
+
+    def _heed(self, decided: Decisions) -> None:
         for pool in self.pools:
-            pool.overrule(found.get(pool.settings.name, Override()))
+            pool.overrule(decided.of(pool.settings.name, pool.override))
+        before, self._decisions = self._decisions.doubt(self._by_name), decided
+        if (doubt := decided.doubt(self._by_name)) != before:
+            told = doubt or "known again"
+            logger.warning("what operators decided: %s", told, extra={"event": "trouble", "reason": told})
 
     def _read_along(self) -> None:
         """Read now and then what the parent that acts notes, for who asks this one how it stands."""
@@ -303,12 +312,13 @@ class Service:
             self._left_at = self._monotonic()
             try:
                 self._left = self._notes.read()
-            except (LeaseError, OverrideError) as exc:
+            except LeaseError as exc:
                 self._complain("lease", exc)
 
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
         left, now = self._notes.read(), self.now()
+        self._heed(left.decisions)
         for pool in self.pools:
             pool.adopt(left, now)
 

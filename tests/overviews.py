@@ -36,7 +36,8 @@ def overview(*pools: PoolOverview, **fields: Any) -> Overview:
     """A deployment whose parent acts."""
     plain = Overview(
         at=NOON, owner="proj@broker/0", backend="ec2", acts=True, leader="box, pid 7",
-        lease=LeaseOverview(place="a lease", held=True), notes_unknown=None, runners_unknown=None, held=None, cost=FREE,
+        lease=LeaseOverview(place="a lease", held=True), notes_unknown=None, overrides_unknown=None,
+        runners_unknown=None, held=None, cost=FREE,
         pools=pools or (pool(),),
     )  # fmt: skip
     return dataclasses.replace(plain, **fields)
@@ -64,4 +65,6 @@ def hostile(text: str) -> Overview:
         states={"booting": 0, "up": 1, "cordoned": 0, "ending": 0},
         runners=(runner(text, instance_type=text, market=text, zone=text, reason=text),), ended=(ended,),
     )  # fmt: skip
-    return overview(one, owner=text, backend=text, leader=text, notes_unknown=text, runners_unknown=text)
+    return overview(
+        one, owner=text, backend=text, leader=text, notes_unknown=text, overrides_unknown=text, runners_unknown=text
+    )

@@ -15,8 +15,8 @@ from .. import override
 from ..config import Settings
 from ..errors import LeaseError, OverrideError
 from ..lease import open_lease
-from ..notes import write_overrides
-from ..override import Request
+from ..notes import read_overrides, write_overrides
+from ..override import Override, Request
 from ..service import OVERRIDES_TTL
 from ..settings import settings_of
 
@@ -68,11 +68,12 @@ def _decide(app: Celery, settings: Settings, request: Request) -> None:
             "`celery control flame_pause`"
         )
     try:
-        decided = write_overrides(lease, request, time.time())
+        write_overrides(lease, request, time.time())
     except LeaseError as exc:
         raise LeaseError(f"nothing is decided: {exc}") from exc
-    for name, each in decided.items():
-        click.echo(f"{name}: {each or 'as its policy decides'}")
+    decided = read_overrides(lease)
+    for name in request.pools:
+        click.echo(f"{name}: {decided.of(name, Override()) or 'as its policy decides'}")
     click.echo(
         f"the parent that acts finds it within {OVERRIDES_TTL:g} s, or else the next one ({lease.place})", err=True
     )

@@ -37,6 +37,8 @@ def _deployment(overview: Overview) -> Iterator[tuple[str, str]]:
     else:
         yield "leader", overview.leader or "nobody acts, or acted yet"
     yield "lease", _lease(overview)
+    if overview.overrides_unknown:
+        yield "operator", f"UNKNOWN: {overview.overrides_unknown}"
     if overview.held is not None:
         yield "held", f"{_count(overview.held, 'task')} by consumers: at work, prefetched, or waiting for their ETA"
     if overview.cost.seconds and len(overview.pools) > 1:
@@ -73,7 +75,8 @@ def _standing(pool: PoolOverview) -> Iterator[tuple[str, str]]:
     counts += [f"{pool.unclear} launched perhaps"] if pool.unclear else []
     yield "runners", ", ".join(counts) or "none"
     if pool.override:
-        yield "operator", f"{_override(pool)} by {pool.override.by}, {in_words(pool.override.ago)} ago"
+        ago = "" if pool.override.ago is None else f", {in_words(pool.override.ago)} ago"
+        yield "operator", f"{_override(pool)} by {pool.override.by}{ago}"
     if pool.breaker:
         rests = f"the next in {in_words(pool.breaker.retry_in)}" if pool.breaker.retry_in else "the next may be tried"
         yield "breaker", f"OPEN: {_count(pool.breaker.failed, 'launch', 'es')} failed; {rests}; {pool.breaker.cause}"

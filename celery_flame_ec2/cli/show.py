@@ -17,7 +17,7 @@ from .. import boot, workers
 from ..backends import open_backend
 from ..broker import open_connection
 from ..config import Settings
-from ..errors import LeaseError, OverrideError
+from ..errors import LeaseError
 from ..lease import open_lease
 from ..notes import Left, Notes
 from ..policy import Demand, Plan, Unknown
@@ -99,7 +99,7 @@ def noted(app: Celery, settings: Settings) -> tuple[Left, str | None]:
     """Return what the acting parent noted, or why that is unknown."""
     try:
         return Notes(open_lease(app, settings)).read(), None
-    except (LeaseError, OverrideError) as exc:
+    except LeaseError as exc:
         return Left(), str(exc)
 
 

@@ -20,7 +20,7 @@ from celery.platforms import EX_UNAVAILABLE
 
 from ..backends import open_backend
 from ..config import Settings
-from ..errors import DemandUnknown, HoldingsError, LeaseError, OverrideError
+from ..errors import DemandUnknown, HoldingsError, LeaseError
 from ..holdings import open_holdings
 from ..lease import open_lease
 from ..notes import Left, Notes
@@ -97,7 +97,7 @@ class Onlooker:
         try:
             self._lease.ask()
             return Notes(self._lease).read(), None
-        except (LeaseError, OverrideError) as exc:
+        except LeaseError as exc:
             return Left(), str(exc)
 
     def _published(self) -> dict[str, float]:

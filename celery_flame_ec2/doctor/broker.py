@@ -16,6 +16,7 @@ from ..config import PoolSettings, Settings
 from ..errors import BoardError, DemandUnknown, FlameError, LeaseError
 from ..finding import Finding, failed, ok, warning
 from ..lease import open_lease
+from ..notes import read_overrides
 from ..queues import measure
 
 logger = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ def lease(app: Celery, settings: Settings) -> Finding:
     try:
         store = open_lease(app, settings)
         store.notes()
+        decided = read_overrides(store)
     except LeaseError as exc:
         return failed("lease", str(exc), "while it does not answer no parent acts; see flame_lease", silent=True)
     except FlameError as exc:
@@ -113,6 +115,9 @@ def lease(app: Celery, settings: Settings) -> Finding:
         return ok("lease", "off (flame_lease = False): run one parent only")
     if store.place == "no lease":
         return warning("lease", "none: two parents would both act", "set flame_lease to a redis:// or s3:// URL")
+    if doubt := decided.doubt({pool.name for pool in settings.pools}):
+        what = f"{store.place} answers, but not what operators decided: {doubt}"
+        return failed("lease", what, "no `flame pause` or `flame scale` reaches the parent; see `flame iam-policy`")
     return ok("lease", f"{store.place} answers")
 
 

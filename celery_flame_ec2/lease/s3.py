@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ..errors import LeaseError
+from ..errors import LeaseDenied, LeaseError
 from ..s3 import open_client
 from .base import MARGIN, REQUEST_TIMEOUT, TTL, kept, new_holder, read_notes
 
@@ -20,6 +20,7 @@ from .base import MARGIN, REQUEST_TIMEOUT, TTL, kept, new_holder, read_notes
 _LOST = {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}
 #: S3 says the second of a missing object to who may not list the bucket.
 _MISSING = {"NoSuchKey", "AccessDenied"}
+_NEEDED = "the parent needs s3:GetObject, s3:PutObject and s3:DeleteObject there, or another flame_lease"
 #: Writes in one `take`: the answer to an earlier one may have been lost, and it was ours that won.
 _ATTEMPTS = 3
 
@@ -92,18 +93,24 @@ class S3Store:
         for _ in range(_ATTEMPTS):
             etag, before = self._read_overrides()
             fresh = kept({**before, **changes})
-            if fresh == before or self._put(self._decided, fresh, etag) is not None:
+            if (etag and fresh == before) or self._put(self._decided, fresh, etag) is not None:
                 return
         raise LeaseError(f"{self.place}.overrides: another writes it all the time; try again")
 
     def _read_overrides(self) -> tuple[str, dict[str, str]]:
-        answer = self._ask("get_object", self._decided, but=_MISSING)
+        """Read them; who is told nothing but AccessDenied writes an empty object, unless there is one that it may not
+        read: a pause that nobody sees would be worse than none."""
+        try:
+            answer = self._ask("get_object", self._decided, but={"NoSuchKey"})
+        except LeaseDenied:
+            answer = self._put(self._decided, {}, "")
+            if answer is None:
+                raise
+            return answer[0], {}
         return (answer[0], read_notes(answer[1], f"{self.place}.overrides")) if answer else ("", {})
 
     def _put(self, which: Mapping[str, str], texts: Mapping[str, str], etag: str) -> tuple[str, bytes] | None:
-        """Write over what has this tag, or take it away; None where another wrote since."""
-        if etag and not texts:
-            return self._ask("delete_object", which, but=_LOST, IfMatch=etag)
+        """Write over what has this tag; None where another wrote since."""
         return self._ask("put_object", which, but=_LOST, Body=json.dumps(texts).encode(), **_unchanged(etag))
 
     def _opening(self) -> dict[str, str] | None:
@@ -142,7 +149,10 @@ class S3Store:
             code = exc.response.get("Error", {}).get("Code")
             if code in but:
                 return None
-            raise LeaseError(f"{self.place}: {_advice(code)}{exc}") from exc
+            if code == "AccessDenied":
+                place = f"s3://{which['Bucket']}/{which['Key']}"
+                raise LeaseDenied(f"{place}: {_NEEDED}: {exc}") from exc
+            raise LeaseError(f"{self.place}: {exc}") from exc
         except BotoCoreError as exc:
             raise LeaseError(f"{self.place}: {exc}") from exc
 
@@ -157,9 +167,3 @@ def _client(region: str | None, endpoint: str | None) -> Any:
         return open_client(region, endpoint, connect_timeout=REQUEST_TIMEOUT, read_timeout=REQUEST_TIMEOUT)
     except (BotoCoreError, ValueError) as exc:
         raise LeaseError(f"no S3 client for the lease: {exc}") from exc
-
-
-def _advice(code: str | None) -> str:
-    if code != "AccessDenied":
-        return ""
-    return "the parent needs s3:GetObject, s3:PutObject and s3:DeleteObject there, or another flame_lease: "

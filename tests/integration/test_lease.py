@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,17 @@ import boto3.session
 import pytest
 import redis
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ClientError
 from celery import Celery
 
 from celery_flame_ec2.config import read_settings
-from celery_flame_ec2.errors import LeaseError
+from celery_flame_ec2.errors import LeaseDenied, LeaseError
 from celery_flame_ec2.lease import Lease, open_lease
 from celery_flame_ec2.lease.base import TTL
 from celery_flame_ec2.lease.file import FileStore
 from celery_flame_ec2.lease.s3 import S3Store
+from celery_flame_ec2.notes import read_overrides, write_overrides
+from celery_flame_ec2.override import Request, pause, scale
 from tests.clock import Clock
 from tests.servers import RedisServer, SentinelServer, TlsRedisServer, free_port
 from tests.waiting import wait_until
@@ -343,9 +346,85 @@ def pair(new_store: Callable[[], S3Store]) -> tuple[S3Store, S3Store]:
     return new_store(), new_store()
 
 
+class Granted:
+    """An S3 client that refuses these actions, and refuses to read what is missing, as S3 does without ListBucket."""
+
+    def __init__(self, client: Any, refused: Collection[str]) -> None:
+        self._client, self._refused = client, refused
+
+    def __getattr__(self, action: str) -> Any:
+        def ask(**words: Any) -> Any:
+            denied = ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, action)
+            if action in self._refused:
+                raise denied
+            try:
+                return getattr(self._client, action)(**words)
+            except ClientError as exc:
+                raise denied if exc.response["Error"]["Code"] == "NoSuchKey" else exc from exc
+
+        return ask
+
+
+@pytest.mark.parametrize(
+    ("refused", "decided", "known"),
+    [
+        pytest.param((), False, True, id="nothing is decided, and the bucket may not be listed"),
+        pytest.param((), True, True, id="all rights"),
+        pytest.param(("put_object",), True, True, id="may read, and something is decided"),
+        pytest.param(("put_object",), False, False, id="may read, and nothing is there: it looks the same"),
+        pytest.param(("get_object",), True, False, id="may not read what is there"),
+        pytest.param(("get_object", "put_object"), True, False, id="may do nothing"),
+    ],
+)
+def test_what_may_not_be_read_in_s3_is_never_taken_for_nothing_decided(
+    pair: tuple[S3Store, S3Store], refused: Collection[str], decided: bool, known: bool
+) -> None:
+    store, other = pair
+    if decided:
+        other.override({"paused:video": "yes"})
+    store._client = Granted(store._client, refused)
+    for _ in range(2):
+        if known:
+            assert store.overrides() == ({"paused:video": "yes"} if decided else {})
+        else:
+            with pytest.raises(LeaseDenied, match=r"^s3://releases/flame/lease/proj.overrides: the parent needs s3:"):
+                store.overrides()
+    assert other.overrides() == ({"paused:video": "yes"} if decided else {})
+
+
+@pytest.mark.parametrize("place", ["redis", "s3", "file"])
+def test_of_two_operators_at_once_neither_loses_what_it_decides(
+    place: str, redis_url: str, new_store: Callable[[], S3Store], tmp_path: Path
+) -> None:
+    pools = {"video": {"queues": "video"}}
+    settings = read_settings({"flame_pools": pools}, app_name="proj", broker_urls=("memory://",), environ={})
+    ways: dict[str, Callable[[], Lease]] = {
+        "redis": lambda: lease_in(redis_url),
+        "s3": lambda: Lease(new_store()),
+        "file": lambda: Lease(FileStore(tmp_path / "proj.lease")),
+    }
+    ann, bob, looks = (ways[place]() for _ in range(3))
+    for number in range(10):
+        both = threading.Barrier(2)
+
+        def decide(lease: Lease, request: Request, both: threading.Barrier = both, at: float = number) -> None:
+            both.wait(30)
+            write_overrides(lease, request, at)
+
+        with ThreadPoolExecutor(2) as pool:
+            pauses = number % 2 == 0
+            one = pool.submit(decide, ann, pause(settings, "video", by="ann", paused=pauses))
+            two = pool.submit(decide, bob, scale(settings, "video", str(number), by="bob"))
+            one.result(60)
+            two.result(60)
+        found = read_overrides(looks).by_pool["video"]
+        assert (found.paused, found.wanted) == (pauses, number)
+
+
 def test_an_object_passes_between_parents(pair: tuple[S3Store, S3Store], s3: Any) -> None:
     must_pass_between(Lease(pair[0]), Lease(pair[1]))
-    assert "Contents" not in s3.list_objects_v2(Bucket="releases")
+    left = {each["Key"]: each["Size"] for each in s3.list_objects_v2(Bucket="releases")["Contents"]}
+    assert left == {f"flame/lease/proj.{beside}": len("{}") for beside in ("notes", "overrides")}
 
 
 def test_an_object_unchanged_for_the_time_to_live_is_taken_over(pair: tuple[S3Store, S3Store], clock: Clock) -> None:

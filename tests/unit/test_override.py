@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
+import math
 from typing import Any
 
 import pytest
 
-from celery_flame_ec2.errors import LeaseError, OverrideError, SettingsError
+from celery_flame_ec2.errors import LeaseDenied, LeaseError, OverrideError, SettingsError
 from celery_flame_ec2.lease import Lease
 from celery_flame_ec2.notes import read_overrides, write_overrides
-from celery_flame_ec2.override import Override, bounded, dumped, explained, loaded, pause, scale
+from celery_flame_ec2.override import Override, bounded, explained, pause, read, scale
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.runner import Runner, RunnerState
 from tests.clock import Clock
@@ -90,6 +92,7 @@ def test_a_policy_that_knows_no_bounds_launches_no_more_than_the_number() -> Non
     [
         ("6", "pool 'a': the number of runners must be a whole number from 1 (min) to 5 (max) or 'auto', got '6'"),
         ("0", "got '0'"), ("-1", "got '-1'"), ("two", "got 'two'"), ("", "got ''"), ("2.5", "got '2.5'"), ("٣", "got"),
+        pytest.param("1" * 5000, f"got '{'1' * 40}'", id="5000 digits"),
     ],
 )  # fmt: skip
 def test_a_number_beyond_the_bounds_is_refused_with_them(number: str, told: str) -> None:
@@ -108,29 +111,38 @@ def test_a_pool_that_is_none_is_refused_with_those_there_are() -> None:
 def test_a_pause_keeps_the_number_and_a_number_keeps_the_pause() -> None:
     lease = Lease()
     write_overrides(lease, scale(SETTINGS, "a", "3", by="ann"), 1.0)
-    both = write_overrides(lease, pause(SETTINGS, None, by="bob"), 2.0)
+    write_overrides(lease, pause(SETTINGS, None, by="bob"), 2.0)
+    both = read_overrides(lease).by_pool
     assert both == {
         "a": Override(paused=True, wanted=3, by="bob", at=2.0),
         "b": Override(paused=True, by="bob", at=2.0),
     }
     assert str(both["a"]) == "held at 3 and paused by bob"
     write_overrides(lease, pause(SETTINGS, None, by="bob", paused=False), 3.0)
-    assert read_overrides(lease) == {"a": Override(wanted=3, by="bob", at=3.0)}
+    assert read_overrides(lease).by_pool == {"a": Override(wanted=3, by="ann", at=1.0)}
     write_overrides(lease, scale(SETTINGS, "a", "auto", by="ann"), 4.0)
     assert lease.overrides() == {}
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"paused": 1, "wanted": null, "at": 1}', '{"paused": true}'])
-def test_what_another_version_wrote_is_not_guessed_at(text: str) -> None:
-    with pytest.raises(OverrideError, match="cannot be read"):
-        loaded(text)
+def test_of_two_decisions_at_once_none_is_lost_and_the_later_one_is_named() -> None:
+    paused, held = pause(SETTINGS, "a", by="ann").entries(2.0), scale(SETTINGS, "a", "3", by="bob").entries(1.0)
+    assert not paused.keys() & held.keys()
+    for entries in ({**paused, **held}, {**held, **paused}):
+        told = {name: text for name, text in entries.items() if text is not None}
+        assert read(told).by_pool == {"a": Override(paused=True, wanted=3, by="ann", at=2.0)}
 
 
-def test_it_is_read_as_it_was_written() -> None:
-    text = dumped(PAUSED)
-    assert text is not None
-    assert loaded(text) == PAUSED
-    assert json.loads(text)["paused"] is True
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"value": 1, "by": "ann", "at": 1}', '{"value": true, "at": 1}',
+     '{"value": true, "by": "ann", "at": Infinity}', f'{{"value": true, "by": "ann", "at": {"9" * 400}}}'],
+)  # fmt: skip
+def test_what_cannot_be_read_is_not_guessed_at_but_keeps_its_pool_from_launching(text: str) -> None:
+    found = read({"paused:a": text, "wanted:b": json.dumps({"value": 2, "by": "bob", "at": 1.0})})
+    assert (found.by_pool["a"].paused, found.by_pool["a"].at) == (True, math.inf)
+    assert str(found.by_pool["a"]).startswith("paused by 'paused:a', which cannot be read: ")
+    assert found.by_pool["b"] == Override(wanted=2, by="bob", at=1.0)
+    assert pause(SETTINGS, "a", by="ann", paused=False).entries(2.0) == {"paused:a": None}
 
 
 def test_the_next_parent_is_paused_as_well_and_who_looks_sees_it() -> None:
@@ -163,7 +175,7 @@ def test_what_is_asked_of_the_acting_parent_itself_holds_in_the_next_round() -> 
     service.request(pause(work.settings, "video", by="celery control"))
     work.rounds(service, 5, lease)
     assert work.living == set()
-    assert list(work.cell.overrides) == ["video"]
+    assert list(work.cell.overrides) == ["paused:video"]
 
 
 def test_what_cannot_be_noted_is_tried_again_and_what_cannot_be_read_stays_as_it_was() -> None:
@@ -176,7 +188,7 @@ def test_what_cannot_be_noted_is_tried_again_and_what_cannot_be_read_stays_as_it
     service.request(pause(work.settings, "video", by="celery control"))
     work.rounds(service, 5, lease)
     assert work.cell.overrides == {}
-    work.cell.overrides["video"] = dumped(Override(wanted=0, by="ann", at=1.0)) or ""
+    work.cell.overrides["wanted:video"] = json.dumps({"value": 0, "by": "ann", "at": 1.0})
     work.rounds(service, 10, lease)
     (pool,) = service.overview().pools
     assert pool.override is not None  # who may not write may read
@@ -184,7 +196,7 @@ def test_what_cannot_be_noted_is_tried_again_and_what_cannot_be_read_stays_as_it
     work.cell.overrides.clear()
     store.override = write
     work.rounds(service, 5, lease)
-    assert list(work.cell.overrides) == ["video"]
+    assert list(work.cell.overrides) == ["paused:video"]
     store.overrides = unreachable
     watching.waiting = 5
     work.rounds(service, 20, lease)
@@ -205,16 +217,59 @@ def test_a_parent_that_cannot_read_what_operators_decided_does_not_begin_to_act(
     assert len(work.living) == 2
 
 
+@pytest.mark.parametrize("entry", ["paused:gone", "cordoned:video", "video"])
+def test_an_entry_of_no_pool_that_cannot_be_read_is_told_once_and_keeps_no_parent_from_acting(
+    entry: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    work = Deployed(max=2)
+    service, watching, lease = work.parent()
+    watching.waiting = 5
+    work.cell.overrides[entry] = "what is that"
+    with caplog.at_level(logging.WARNING):
+        work.rounds(service, 70, lease)
+    assert len(work.living) == 2
+    told = f"of no pool here: {entry!r}, which cannot be read: 'what is that'"
+    assert caplog.messages == [f"what operators decided: {told}"]
+    assert service.overview().overrides_unknown == told
+
+
+def test_who_may_not_read_what_operators_decided_acts_and_says_so_once_per_change(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    work = Deployed(max=2)
+    service, watching, lease = work.parent()
+    store: Any = lease._store
+    read, store.overrides = store.overrides, denied
+    watching.waiting = 5
+    with caplog.at_level(logging.WARNING):
+        work.rounds(service, 70, lease)
+        assert service.overview().overrides_unknown == "no right"
+        assert len(work.living) == 2
+        store.overrides = read
+        write_overrides(lease, scale(work.settings, "video", "1", by="ann"), 1.0)
+        work.rounds(service, 10, lease)
+        store.overrides = denied
+        work.rounds(service, 10, lease)
+    assert caplog.messages == [f"what operators decided: {told}" for told in ("no right", "known again", "no right")]
+    (pool,) = service.overview().pools
+    assert pool.override is not None  # what was known holds
+    assert pool.override.wanted == 1
+
+
+def denied() -> dict[str, str]:
+    raise LeaseDenied("no right")
+
+
 def test_without_a_lease_a_parent_keeps_it_to_itself() -> None:
     lease = Lease()
     write_overrides(lease, pause(SETTINGS, "a", by="ann"), 1.0)
-    assert (lease.shared, list(read_overrides(lease))) == (False, ["a"])
+    assert (lease.shared, list(read_overrides(lease).by_pool)) == (False, ["a"])
     cell = Cell(Clock())
     assert parent(cell)[0].shared
 
 
 def test_the_store_that_does_not_answer_is_named() -> None:
     lease, store = parent(Cell(Clock()))
-    store.overrides = unreachable  # type: ignore[method-assign]
+    store.override = lambda _: unreachable()  # type: ignore[method-assign]
     with pytest.raises(LeaseError, match="no answer"):
         write_overrides(lease, pause(SETTINGS, None, by="ann"), 1.0)

@@ -41,7 +41,7 @@ def cost(**fields: Any) -> CostOverview:
 def whole(pool: PoolOverview) -> Overview:
     return Overview(
         at=NOW, owner="shop", backend="ec2", acts=None, leader="host, pid 1", lease=LeaseOverview(place="a cell"),
-        notes_unknown=None, runners_unknown=None, held=2, cost=pool.cost, pools=(pool,),
+        notes_unknown=None, overrides_unknown=None, runners_unknown=None, held=2, cost=pool.cost, pools=(pool,),
     )  # fmt: skip
 
 

@@ -64,8 +64,13 @@ def test_columns_are_aligned() -> None:
 
 
 def test_what_is_unknown_is_said_in_words_not_by_colour() -> None:
-    shown = screen(notes_unknown="redis://h/0: no answer", runners_unknown="EC2 did not answer")
+    shown = screen(
+        notes_unknown="redis://h/0: no answer",
+        overrides_unknown="s3://b/k: no right",
+        runners_unknown="EC2 did not answer",
+    )
     assert "leader   UNKNOWN: redis://h/0: no answer" in shown
+    assert "operator UNKNOWN: s3://b/k: no right" in shown
     assert "runners  UNKNOWN: EC2 did not answer" in shown
     pool = told(demand=Unknown(why="the queues' depth is unknown"))
     assert "waiting  UNKNOWN: the queues' depth is unknown" in "\n".join(lines(whole(pool)))
