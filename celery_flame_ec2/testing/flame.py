@@ -75,7 +75,7 @@ class Flame:
         self._random = Random(seed)  # noqa: S311  nothing secret is drawn
         self._world = World(self.clock, conditions or Conditions(boot_spread=0.0), seed=seed)
         self._world.most = {pool.name: pool.max for pool in self.settings.pools}
-        self._cell = Cell()
+        self._cell = Cell(self.clock)
         #: Parents that run.
         self.parents: list[RunningParent] = []
         #: What was decided that changed something, in order.

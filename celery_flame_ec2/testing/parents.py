@@ -40,7 +40,7 @@ class RunningParent:
     ) -> None:
         clock = world.clock
         self.runs = True
-        self.lease = Lease(MemoryStore(cell, clock), clock=clock)
+        self.lease = Lease(MemoryStore(cell), clock=clock)
         watch: Any = MemoryWatch(world, clock)
         self._watch, self._clock, self._interval = watch, clock, settings.interval
         self._after_round = after_round

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 from ..errors import LeaseError
 from ..lease.base import MARGIN, TTL, kept
 
 
-@dataclass(kw_only=True, slots=True)
 class Cell:
-    """What all parents share: who has the lease, until when, and what was noted. While `silent` it does not answer."""
+    """What all parents share: who has the lease, until when by the store's own clock, and what was noted.
 
-    holder: object = None
-    until: float = 0.0
-    notes: dict[str, str] = field(default_factory=dict)
-    overrides: dict[str, str] = field(default_factory=dict)
-    silent: bool = False
+    While `silent` it does not answer.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        self.holder: object = None
+        self.until = 0.0
+        self.notes: dict[str, str] = {}
+        self.overrides: dict[str, str] = {}
+        self.silent = False
 
 
 class MemoryStore:
@@ -26,19 +29,19 @@ class MemoryStore:
     place = "memory"
     good_for = TTL - MARGIN
 
-    def __init__(self, cell: Cell, clock: Callable[[], float]) -> None:
-        self.cell, self._clock = cell, clock
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
 
     @property
     def is_mine(self) -> bool:
         """Tell whether this parent has the lease."""
-        return self.cell.holder is self and self.left() > 0
+        return self.cell.holder is self and self.cell.clock() < self.cell.until
 
     def take(self) -> bool:
         cell = self._answering()
         if cell.holder is not self and self.left() > 0:
             return False
-        cell.holder, cell.until = self, self._clock() + TTL
+        cell.holder, cell.until = self, cell.clock() + TTL
         return True
 
     def give_up(self) -> None:
@@ -46,15 +49,16 @@ class MemoryStore:
             self.cell.until = 0.0
 
     def left(self) -> float:
-        return max(0.0, self._answering().until - self._clock())
+        return max(0.0, self._answering().until - self.cell.clock())
 
     def notes(self) -> dict[str, str]:
         return dict(self._answering().notes)
 
     def note(self, changes: Mapping[str, str | None]) -> None:
+        cell = self._answering()
         if not self.is_mine:
             raise LeaseError("nothing is noted: another parent holds the lease")
-        self.cell.notes = kept({**self.cell.notes, **changes})
+        cell.notes = kept({**cell.notes, **changes})
 
     def overrides(self) -> dict[str, str]:
         return dict(self._answering().overrides)

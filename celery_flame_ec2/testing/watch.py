@@ -37,7 +37,7 @@ class MemoryWatch:
     """
 
     def __init__(self, broker: Broker, clock: Callable[[], float]) -> None:
-        self._broker, self._clock = broker, clock
+        self._broker, self.clock = broker, clock
         self._words: dict[str, Word] = {}
         self._listened_at = float("-inf")
         self._echo_at, self._echo_due = float("-inf"), float("inf")
@@ -71,10 +71,10 @@ class MemoryWatch:
             self._notice_deafness()
             return False
         if self.since is None:
-            self.since, heard_from = self._clock(), self._broker.now()
+            self.since, heard_from = self.clock(), self._broker.now()
         self._echo_due = float("inf")
         fresh = (word for word in self._broker.words() if word.heard_at >= heard_from)
-        self._words.update((word.runner_id, dataclasses.replace(word, heard_at=self._clock())) for word in fresh)
+        self._words.update((word.runner_id, dataclasses.replace(word, heard_at=self.clock())) for word in fresh)
         return True
 
     def wait(self, seconds: float) -> None:
@@ -105,10 +105,10 @@ class MemoryWatch:
             raise DemandUnknown("the broker does not answer")
 
     def _say_to_oneself(self) -> None:
-        now = self._clock()
+        now = self.clock()
         if now - self._echo_at >= ECHO:
             self._echo_at, self._echo_due = now, min(self._echo_due, now + ECHO_WITHIN)
 
     def _notice_deafness(self) -> None:
-        if self._clock() > self._echo_due:
+        if self.clock() > self._echo_due:
             self.close()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +14,15 @@ from celery import Celery
 
 from celery_flame_ec2.backends.ec2 import Ec2Backend
 from celery_flame_ec2.config import PoolSettings, Settings
-from celery_flame_ec2.errors import DemandUnknown, FlameError, LeaseError
+from celery_flame_ec2.errors import FlameError, LeaseError
 from celery_flame_ec2.lease import Lease
-from celery_flame_ec2.lease.base import LOOK, MARGIN, RENEW, REQUEST_TIMEOUT, TTL
+from celery_flame_ec2.lease.base import LOOK, RENEW, REQUEST_TIMEOUT
 from celery_flame_ec2.notes import LAUNCH
-from celery_flame_ec2.presence import ECHO, ECHO_WITHIN, Word
-from celery_flame_ec2.queues import Measurement
 from celery_flame_ec2.reaper import SECOND_LOOK
 from celery_flame_ec2.runner import Runner
 from celery_flame_ec2.service import Service
+from celery_flame_ec2.testing.store import Cell, MemoryStore
+from celery_flame_ec2.testing.watch import MemoryWatch
 from tests.chaos.ec2 import READ_TIMEOUT, Lost, VirtualClients, wire
 from tests.chaos.world import DOUBT, OWNER, World
 
@@ -59,17 +58,6 @@ class Ambush:
     lost: bool = False
 
 
-@dataclass(kw_only=True, slots=True)
-class Board:
-    """What all parents share: who has the lease, until when, and what was noted."""
-
-    holder: object = None
-    until: float = 0.0
-    term: int = 0
-    notes: dict[str, str] = field(default_factory=dict)
-    silent: bool = False
-
-
 class Wall:
     """One machine's wall clock: it is off by `offset` seconds, and may be set."""
 
@@ -80,54 +68,24 @@ class Wall:
         return self._true() + self.offset
 
 
-class BoardStore:
+class BoardStore(MemoryStore):
     """One parent's way to the board. `meet` is told of each request that a round makes, before it is done and after."""
 
-    place = "a board"
-    good_for = TTL - MARGIN
-
-    def __init__(self, board: Board, world: World, meet: Callable[[str, bool], None]) -> None:
-        self._board, self._world, self._meet = board, world, meet
-
-    @property
-    def is_mine(self) -> bool:
-        return self._board.holder is self and self._world.clock.now < self._board.until
-
-    def take(self) -> bool:
-        board = self._answering()
-        if board.holder is not self and self._world.clock.now < board.until:
-            return False
-        if not self.is_mine:
-            board.term += 1
-        board.holder, board.until = self, self._world.clock.now + TTL
-        return True
-
-    def give_up(self) -> None:
-        if self._answering().holder is self:
-            self._board.until = 0.0
+    def __init__(self, board: Cell, meet: Callable[[str, bool], None]) -> None:
+        super().__init__(board)
+        self._meet = meet
 
     def notes(self) -> dict[str, str]:
         with self._met("notes"):
-            return dict(self._answering().notes)
+            return super().notes()
 
     def note(self, changes: Mapping[str, str | None]) -> None:
         with self._met("note"):
-            self._note(changes)
+            super().note(changes)
 
     def overrides(self) -> dict[str, str]:
         with self._met("overrides"):
-            self._answering()
-            return {}  # no operator takes part
-
-    def _note(self, changes: Mapping[str, str | None]) -> None:
-        notes = self._answering().notes
-        if not self.is_mine:
-            raise LeaseError("nothing is noted: another parent holds the lease")
-        for name, text in changes.items():
-            if text is None:
-                notes.pop(name, None)
-            else:
-                notes[name] = text
+            return super().overrides()  # no operator takes part
 
     @contextlib.contextmanager
     def _met(self, action: str) -> Iterator[None]:
@@ -137,83 +95,6 @@ class BoardStore:
             self._meet(action, True)
         except Lost:
             raise LeaseError("the board's answer got lost") from None
-
-    def _answering(self) -> Board:
-        if self._board.silent:
-            raise LeaseError("the board does not answer")
-        return self._board
-
-
-class VirtualWatch:
-    """One parent's eyes and ears at the world's broker, as `Presence` promises them. `clock` is the parent's.
-
-    While `deaf` the connection stands and brings no words, nor the listener's own.
-    """
-
-    def __init__(self, world: World, clock: Wall) -> None:
-        self._world, self.clock = world, clock
-        self._words: dict[str, Word] = {}
-        self._listened_at = float("-inf")
-        self._echo_at, self._echo_due = float("-inf"), float("inf")
-        self.since: float | None = None
-        self.deaf = False
-
-    @property
-    def words(self) -> Mapping[str, Word]:
-        return self._words
-
-    def measure(self, queues: Sequence[str]) -> Measurement:
-        if self._world.broker_silent:
-            self.close()
-            raise DemandUnknown("the broker does not answer")
-        return self._world.measure(queues)
-
-    def listen(self, seconds: float) -> bool:
-        if self._world.broker_silent:
-            self.close()
-            return False
-        self._say_to_oneself()
-        heard_from, self._listened_at = self._listened_at, self._world.clock.now
-        if self.deaf:
-            self._notice_deafness()
-            return False
-        if self.since is None:
-            self.since, heard_from = self.clock(), self._world.clock.now
-        self._echo_due = float("inf")
-        fresh = (word for word in self._world.words() if word.heard_at >= heard_from)
-        self._words.update((word.runner_id, dataclasses.replace(word, heard_at=self.clock())) for word in fresh)
-        return True
-
-    def _say_to_oneself(self) -> None:
-        now = self.clock()
-        if now - self._echo_at >= ECHO:
-            self._echo_at, self._echo_due = now, min(self._echo_due, now + ECHO_WITHIN)
-
-    def _notice_deafness(self) -> None:
-        if self.clock() > self._echo_due:
-            self.close()
-
-    def wait(self, seconds: float) -> None:
-        self.listen(seconds)
-
-    def hears(self, pool: str) -> bool:
-        return True
-
-    def attends(self, runners: Collection[Runner]) -> Mapping[str, float | None]:
-        return dict.fromkeys((runner.id for runner in runners), self.since)
-
-    def tidy(self) -> None: ...
-
-    def catch_up(self, *, anew: bool = False) -> None:
-        if self.since is not None:
-            self.listen(0.0)
-
-    def keep(self, runner_ids: Collection[str]) -> None:
-        self._words = {name: word for name, word in self._words.items() if name in set(runner_ids)}
-
-    def close(self) -> None:
-        self.since = None
-        self._echo_at, self._echo_due = float("-inf"), float("inf")
 
 
 class WatchedBackend(Ec2Backend):
@@ -244,7 +125,7 @@ class VirtualParent:
     service: Service
     lease: Lease
     store: BoardStore
-    watch: VirtualWatch
+    watch: MemoryWatch
     wall: Wall
     backend: WatchedBackend
     #: When each runner was first in a complete listing, and since when one is silent for longer than it may.
@@ -264,7 +145,7 @@ class Deployment:
 
     def __init__(self, pools: tuple[PoolSettings, ...], *, seed: int) -> None:
         self.world = World(pools, seed=seed, around=self)
-        self.board = Board()
+        self.board = Cell(self.world.clock)
         self.parents: list[VirtualParent] = []
         self.ambushes: list[Ambush] = []
         self.slow = False
@@ -279,9 +160,9 @@ class Deployment:
         """Start one more parent, with the settings as they are now, where the wall clock is off by `offset` seconds."""
         world, wall = self.world, Wall(self.world.clock, offset)
         settings = Settings(backend="ec2", owner=OWNER, policy=POLICY, pools=tuple(world.pools.values()))
-        store = BoardStore(self.board, world, lambda action, done: self._meet(self._caller(), action, done=done))
+        store = BoardStore(self.board, lambda action, done: self._meet(self._caller(), action, done=done))
         # Like the service's own clock: set once, at the start.
-        lease, watch = Lease(store, clock=world.clock), VirtualWatch(world, Wall(world.clock, offset))
+        lease, watch = Lease(store, clock=world.clock), MemoryWatch(world, Wall(world.clock, offset))
         backend = WatchedBackend(
             settings, environ={}, clock=wall, ticks=world.clock, jitter=world.random.random,
             clients=VirtualClients(),
@@ -435,7 +316,7 @@ class Deployment:
         """End every fault that is under way; machines that are ill stay so, and listings lag as they did."""
         world, conditions = self.world, self.world.ec2.conditions
         self.ambushes.clear()
-        self.slow = self.board.silent = world.broker_silent = world.slow_boots = False
+        self.slow = self.board.silent = world.silent = world.slow_boots = False
         world.ills.clear()
         world.failures.clear()
         world.ec2.refusals.clear()

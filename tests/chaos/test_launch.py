@@ -236,7 +236,7 @@ class Launching(RuleBasedStateMachine):
     @rule(lease=st.booleans())
     def lease_or_broker_do_not_answer(self, lease: bool) -> None:
         self.all.board.silent = self.all.board.silent or lease
-        self.world.broker_silent = self.world.broker_silent or not lease
+        self.world.silent = self.world.silent or not lease
         self._go_on()
 
     @rule(pool=pools, most=st.integers(1, 5))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import heapq
-import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,9 +11,11 @@ from dataclasses import dataclass, field
 from random import Random
 
 from celery_flame_ec2.config import PoolSettings
+from celery_flame_ec2.orders import Order
 from celery_flame_ec2.presence import REPEAT, Word
 from celery_flame_ec2.queues import Depth, Measurement
 from celery_flame_ec2.runner import RunnerState
+from celery_flame_ec2.testing.clock import Clock
 from tests.box.conditions import Failure, Offer
 from tests.chaos.ec2 import RUNS, Instance, VirtualEc2
 
@@ -42,16 +42,6 @@ class Hog(float):
 
 
 LONGEST_HOG = 60.0
-
-
-class Clock:
-    """The true time, in seconds since the epoch: EC2's own, and that of whatever does not jump."""
-
-    def __init__(self) -> None:
-        self.now = EPOCH
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -89,7 +79,8 @@ class World:
     """EC2, the broker and the machines between them. What must never be is noted in `wrongs` when it happens."""
 
     def __init__(self, pools: tuple[PoolSettings, ...], *, seed: int, around: object) -> None:
-        self.clock = Clock()
+        #: The true time, in seconds since the epoch: EC2's own, and that of whatever does not jump.
+        self.clock = Clock(EPOCH)
         self.random = Random(seed)
         self.pools = {pool.name: pool for pool in pools}
         self.ec2 = VirtualEc2(self.clock, zones=ZONES, vcpus=VCPUS, around=around)  # type: ignore[arg-type]
@@ -104,13 +95,11 @@ class World:
         #: When the parent that sends a request now began to look.
         self.looked_at: Callable[[], float] = self.clock
         # what is wrong now
-        self.broker_silent = False
+        self.silent = False
         self.ills: deque[Ill] = deque()
         self.failures: deque[Failure] = deque()
         self.slow_boots = False
         self.busy = False
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = itertools.count()
         self.strangers = [
             self.ec2.place({"flame:owner": "shop@redis/1", "flame:pool": "video", "flame:deadline": "1"}),
             self.ec2.place({"flame:owner": "shop@redis", "flame:pool": "video"}),
@@ -119,17 +108,15 @@ class World:
 
     # time
 
+    def now(self) -> float:
+        return self.clock()
+
     def later(self, seconds: float, what: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.clock.now + seconds, next(self._numbers), what))
+        self.clock.later(seconds, what)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, and everything happen that is due."""
-        until = self.clock.now + seconds
-        while self._events and self._events[0][0] <= until:
-            at, _, what = heapq.heappop(self._events)
-            self.clock.now = max(self.clock.now, at)
-            what()
-        self.clock.now = max(self.clock.now, until)
+        self.clock.advance(seconds)
 
     # tasks
 
@@ -177,6 +164,12 @@ class World:
 
     def measure(self, queues: object) -> Measurement:
         return Measurement(depths={name: Depth(waiting=len(tasks)) for name, tasks in self.waiting.items()})
+
+    def published(self, queues: object) -> dict[str, float]:
+        return {}
+
+    def order(self, order: Order, runner_ids: object) -> None:
+        self.wrongs.append(f"{runner_ids} were told to {order.name.lower()}, and no policy here wants that")
 
     def words(self) -> Iterator[Word]:
         """Yield what every machine said last that can be heard; `heard_at` is when it said so."""
@@ -235,7 +228,7 @@ class World:
 
     def _feed(self, pool: str) -> None:
         waiting = self.waiting[pool]
-        if not waiting or self.broker_silent:
+        if not waiting or self.silent:
             return
         for machine in self._of(pool):
             while waiting and self._consumes(machine):

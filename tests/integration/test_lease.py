@@ -30,7 +30,7 @@ from celery_flame_ec2.lease.file import FileStore
 from celery_flame_ec2.lease.s3 import S3Store
 from celery_flame_ec2.notes import read_overrides, write_overrides
 from celery_flame_ec2.override import Request, pause, scale
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 from tests.servers import RedisServer, SentinelServer, TlsRedisServer, free_port
 from tests.waiting import wait_until
 from tests.workers import ROOT, Deployment, Program

@@ -22,7 +22,7 @@ from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, REPEAT, Word
 from celery_flame_ec2.reaper import FRESH
 from celery_flame_ec2.runner import Runner, RunnerState
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 
 
 class Cork:

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
+from celery_flame_ec2.testing.clock import Clock
 from tests.box.conditions import Conditions, Failure, Limit, Offer
 from tests.box.wire import Refusal
-from tests.clock import Clock
 
 OFFER = Offer(market="on-demand", instance_type="c7i.large", zone="eu-a", subnet_id="subnet-1")
 

@@ -11,6 +11,7 @@ from celery.exceptions import WorkerLostError
 from celery.worker import state
 
 from celery_flame_ec2.custody import Custody, broker_waits
+from celery_flame_ec2.testing.clock import Clock
 
 
 class FakeRequest:
@@ -38,16 +39,9 @@ class FakeRequest:
         self.done.append((type(exc).__name__, self.task.reject_on_worker_lost))
 
 
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(0.0)
 
 
 @pytest.fixture

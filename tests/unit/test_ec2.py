@@ -28,7 +28,7 @@ from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear, LeaseError
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.runner import Launch, RunnerState
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 
 NOW = 1_750_000_000.0
 OWNER = "shop@redis/0"

@@ -13,7 +13,7 @@ from celery_flame_ec2.backends.ec2.editions import AGAIN, Editions
 from celery_flame_ec2.config import Ec2Options
 from celery_flame_ec2.edition import Edition
 from celery_flame_ec2.errors import BackendError, LaunchError
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 
 from .test_ec2 import LETTER, Requests, StubbedClients, backend, ground_is_known
 

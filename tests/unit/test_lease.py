@@ -14,65 +14,37 @@ from celery_flame_ec2.backends.base import Backend, unrecorded
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import LeaseError, SettingsError
 from celery_flame_ec2.lease import Guarded, Lease
-from celery_flame_ec2.lease.base import MARGIN, TTL, kept
+from celery_flame_ec2.lease.base import MARGIN, TTL
 from celery_flame_ec2.runner import Runner
 from celery_flame_ec2.service import Service
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
+from celery_flame_ec2.testing.store import Cell, MemoryStore
 from tests.unit.test_pool import ListBackend
 
 
-class Cell:
-    """What all parents share: who has it, and until when by the store's own clock."""
-
-    def __init__(self, clock: Clock) -> None:
-        self.clock = clock
-        self.holder: object = None
-        self.until = 0.0
-        self.notes: dict[str, str] = {}
-        self.overrides: dict[str, str] = {}
-
-
-class CellStore:
+class CellStore(MemoryStore):
     """One parent's way to the cell; `meet` is what happens while it is taken, `read` and `written` once notes are."""
 
     place = "a cell"
-    good_for = TTL - MARGIN
 
     def __init__(self, cell: Cell) -> None:
-        self.cell = cell
+        super().__init__(cell)
         self.meet: Callable[[], None] = lambda: None
         self.read: Callable[[], None] = lambda: None
         self.written: Callable[[], None] = lambda: None
 
     def take(self) -> bool:
-        cell = self.cell
-        free = cell.holder is self or cell.clock() >= cell.until
-        if free:
-            cell.holder, cell.until = self, cell.clock() + TTL
+        free = super().take()
         self.meet()
         return free
 
-    def give_up(self) -> None:
-        if self.cell.holder is self:
-            self.cell.until = 0.0
-
-    def left(self) -> float:
-        return max(0.0, self.cell.until - self.cell.clock())
-
     def notes(self) -> dict[str, str]:
-        found = dict(self.cell.notes)
+        found = super().notes()
         self.read()
         return found
 
-    def overrides(self) -> dict[str, str]:
-        return dict(self.cell.overrides)
-
-    def override(self, changes: Mapping[str, str | None]) -> None:
-        self.cell.overrides = kept({**self.cell.overrides, **changes})
-
     def note(self, changes: Mapping[str, str | None]) -> None:
-        kept = {**self.cell.notes, **changes}
-        self.cell.notes = {name: text for name, text in kept.items() if text is not None}
+        super().note(changes)
         self.written()
 
 

@@ -10,7 +10,7 @@ from celery_flame_ec2.errors import LeaseError
 from celery_flame_ec2.notes import LAUNCH, POOL, Ended, Learned, Left, Notes, Standing
 from celery_flame_ec2.policy import Failures
 from celery_flame_ec2.runner import Launch
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 from tests.unit.test_lease import Cell, parent
 
 ONE, TWO = Launch(token="t1", pool="video", count=3), Launch(token="t2", pool="audio", count=1)

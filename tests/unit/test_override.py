@@ -15,7 +15,7 @@ from celery_flame_ec2.notes import read_overrides, write_overrides
 from celery_flame_ec2.override import Override, bounded, explained, pause, read, scale
 from celery_flame_ec2.policy import Demand, Fleet, Plan, Unknown, plan
 from celery_flame_ec2.runner import Runner, RunnerState
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 from tests.unit.test_lease import Cell, parent, unreachable
 from tests.unit.test_pool import NOW, ListBackend, do_round, new_pool
 from tests.unit.test_service import Deployed, deployment

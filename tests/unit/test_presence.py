@@ -11,7 +11,7 @@ from celery import Celery
 
 from celery_flame_ec2.presence import ECHO, ECHO_WITHIN, INSTANT, Presence, Word, say
 from celery_flame_ec2.runner import RunnerState
-from tests.clock import Clock
+from celery_flame_ec2.testing.clock import Clock
 
 
 class Ears:

@@ -19,15 +19,9 @@ from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, EVENT, REPEAT, Word
 from celery_flame_ec2.runner import Limits, RunnerState
 from celery_flame_ec2.terminator import LEAVE_AFTER, LOOK_AGAIN, NO_ANSWER, Phase, Terminator
+from celery_flame_ec2.testing.clock import Clock
 
 IDLE, SHUTDOWN = 30.0, 10.0
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class TaskConsumer:
