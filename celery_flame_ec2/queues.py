@@ -64,13 +64,14 @@ def published(connection: Connection, queues: Sequence[str]) -> dict[str, float]
 
     Only for Redis, the one broker that shows a message without giving it out, and only where its publisher wrote the
     time into its properties as `published_at`. It takes each queue's oldest messages whole: not for every round.
+    RabbitMQ would have to give the message out, and of SQS only CloudWatch knows (ApproximateAgeOfOldestMessage).
 
     Raises:
         DemandUnknown: the broker did not answer in time, or refused.
     """
     try:
         opened = channel(connection)
-        if connection.transport.driver_type != "redis":
+        if connection.transport.driver_type != "redis" or not queues:
             return {}
         with opened.client.pipeline(transaction=False) as pipe:
             for queue in queues:

@@ -27,7 +27,7 @@ from .overview import LeaseOverview, Overview, PoolOverview, pool_overview, tota
 from .policy import Demand, Unknown
 from .pool import Policy, Pool, with_concurrency
 from .presence import INSTANT, REPEAT, Word
-from .queues import Measurement
+from .queues import Depth, Measurement
 from .reaper import Reaper, Sight
 from .runner import Launch, Limits, Runner, RunnerState
 from .salvage import Listing, Salvage
@@ -46,6 +46,8 @@ LISTED_TTL, LONGEST_TTL = 0.01, 30.0
 STRANGER = Limits(boot_timeout=LONGEST_BOOT, shutdown_timeout=DAY)
 #: Seconds between two looks of a parent that stands by at what the one that acts noted.
 NOTES_TTL = 10.0
+#: Seconds between two looks at the messages that wait longest, which are taken whole.
+WAITS_TTL = 5.0
 #: Seconds between two looks of the parent that acts at what operators decided.
 OVERRIDES_TTL = 3.0
 NOT_YET = Unknown(why="the queues were not measured yet")
@@ -116,6 +118,9 @@ class Service:
         self._by_name = {pool.settings.name: pool for pool in self.pools}
         #: The last time the queues answered.
         self.measurement: Measurement | None = None
+        #: When the messages that wait longest were published, by queue, as far as known, and when that was read.
+        self._published: Mapping[str, float] = {}
+        self._published_at = float("-inf")
         self._last_demands: Mapping[str, Demand | Unknown] = {}
         #: Why it is unknown which runners a pool has, by its name.
         self._unlisted = dict.fromkeys(self._by_name, Unknown(why="the runners were not listed yet"))
@@ -193,14 +198,6 @@ class Service:
         self._last_demands = self._demands()
         return self._last_demands
 
-    def published(self) -> dict[str, float]:
-        """Return when the message that waits longest was published, by queue, where anything tells it.
-
-        Raises:
-            DemandUnknown: the broker did not say.
-        """
-        return self._watch.published([queue for pool in self.pools for queue in pool.settings.queues])
-
     def request(self, request: Request) -> None:
         """Note in the next round what an operator asks for; from any thread."""
         self._requests.append(request)
@@ -240,7 +237,7 @@ class Service:
             held=self.measurement.held if self.measurement is not None else None,
             cost=total(pool.cost for pool in pools),
             pools=pools,
-        )
+        ).with_waits(self._published)
 
     def _pool_overview(self, pool: Pool, left: Left, now: float) -> PoolOverview:
         name = pool.settings.name
@@ -471,6 +468,7 @@ class Service:
             for pool in self.pools:
                 pool.miss()
             return {pool.settings.name: Unknown(why=f"the queues' depth is unknown: {exc}") for pool in self.pools}
+        self._look_at_oldest(measurement.depths)
         local, demands = self._local(), {}
         words = self._watch.words
         self._notice_deafness()
@@ -482,6 +480,15 @@ class Service:
             local = dataclasses.replace(local, free=local.free - demand.local_free)
             demands[pool.settings.name] = demand
         return demands
+
+    def _look_at_oldest(self, depths: Mapping[str, Depth]) -> None:
+        """Look now and then since when tasks wait; no decision rests on it."""
+        now = self._monotonic()
+        if now - self._published_at < WAITS_TTL:
+            return
+        self._published_at, self._published = now, {}
+        with contextlib.suppress(DemandUnknown):  # which the next depths will tell
+            self._published = self._watch.published([queue for queue, depth in depths.items() if depth.waiting])
 
     def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]

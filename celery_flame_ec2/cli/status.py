@@ -20,7 +20,7 @@ from celery.platforms import EX_UNAVAILABLE
 
 from ..backends import open_backend
 from ..config import Settings
-from ..errors import DemandUnknown, HoldingsError, LeaseError
+from ..errors import HoldingsError, LeaseError
 from ..holdings import open_holdings
 from ..lease import open_lease
 from ..notes import Left, Notes
@@ -84,7 +84,7 @@ class Onlooker:
         for pool in self._service.pools:
             pool.adopt(left, self._service.now())
         self.misses_some = is_unknown(self._service, self._service.look())
-        overview = self._service.overview(left).with_waits(self._published())
+        overview = self._service.overview(left)
         return dataclasses.replace(overview, acts=None, notes_unknown=trouble, held=self._held(overview.held))
 
     def close(self) -> None:
@@ -99,12 +99,6 @@ class Onlooker:
             return Notes(self._lease).read(), None
         except LeaseError as exc:
             return Left(), str(exc)
-
-    def _published(self) -> dict[str, float]:
-        try:
-            return self._service.published()
-        except DemandUnknown:  # which the depths tell already
-            return {}
 
     def _held(self, told: int | None) -> int | None:
         """Return the tasks consumers hold unacknowledged; None where nobody tells.

@@ -155,9 +155,7 @@ class Flame:
         acting = [parent.service for parent in self.parents if parent.service.acts]
         if not acting and not self.parents:
             raise AssertionError("no parent runs: start_parent() starts one")
-        service = (acting or [self.parents[0].service])[0]
-        waits = {} if self._world.silent else service.published()
-        return service.overview().with_waits(waits)
+        return (acting or [self.parents[0].service])[0].overview()
 
     def pool(self, name: str) -> PoolOverview:
         """Return how one pool stands as the parent that acts sees it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,10 +23,11 @@ def test_a_pool_is_paused_and_held_at_a_number_and_the_next_parent_keeps_to_it(r
         assert "pool: paused by" in work.run("flame", "pause").stdout
         server = work.start("server", "flame", "serve")
         for number in range(9):
-            work.send("square", number)
+            work.send("square", number, published_at=time.time() - 40)
         server.says(r"pool pool: hold: 9 waiting, .*; paused by \w+@")
         assert not work.runners()
         assert shown(work)["override"].items() >= {"paused": True, "wanted": None}.items()  # type: ignore[attr-defined]
+        assert shown(work)["queues"][0]["oldest_wait"] > 40  # type: ignore[index]
         server.kill()
 
         following = work.start("following", "flame", "serve")

@@ -21,7 +21,7 @@ from celery_flame_ec2.presence import Word
 from celery_flame_ec2.queues import Depth, Measurement
 from celery_flame_ec2.reaper import LOST_AFTER, SECOND_LOOK
 from celery_flame_ec2.runner import Launch, Runner, RunnerState
-from celery_flame_ec2.service import Local, Service
+from celery_flame_ec2.service import WAITS_TTL, Local, Service
 from tests.depth import plan
 from tests.unit.test_lease import Cell, Clock, parent
 from tests.unit.test_pool import ListBackend
@@ -96,11 +96,18 @@ class Watching:
         self.words: dict[str, Word] = {}
         self.waiting = 0
         self.held: int | None = None
-        self.approximate = False
+        self.approximate = self.silent = False
+        self.published_at, self.looks = now, 0
 
     def measure(self, queues: Sequence[str]) -> Measurement:
+        if self.silent:
+            raise DemandUnknown("no answer")
         depths = {queue: Depth(waiting=self.waiting, held=self.held) for queue in queues}
         return Measurement(depths=depths, approximate=self.approximate)
+
+    def published(self, queues: Sequence[str]) -> dict[str, float]:
+        self.looks += 1
+        return dict.fromkeys(queues, self.published_at)
 
     def listen(self, seconds: float) -> bool:
         return False
@@ -340,6 +347,31 @@ def test_a_program_that_knows_no_words_is_not_ended_for_its_silence_but_at_its_d
     assert [runner.state for runner in service.pools[0].roster.runners] == [RunnerState.UP] * len(living)
     work.rounds(service, 200, lease)
     assert work.living == set()
+
+
+def test_a_parent_looks_now_and_then_for_how_long_tasks_wait_and_only_where_some_do() -> None:
+    work = Deployed(max=0)
+    service, watching, _ = work.parent()
+
+    def shown() -> tuple[float | None, int]:
+        service.tick()
+        (queue,) = service.overview().pools[0].queues
+        return queue.oldest_wait, watching.looks
+
+    watching.published_at = work.clock() - 40
+    assert shown() == (None, 1)
+    watching.waiting = 7
+    work.clock.now += WAITS_TTL - 1
+    assert shown() == (None, 1)
+    work.clock.now += 1
+    assert shown() == (40 + WAITS_TTL, 2)
+    work.clock.now += 2
+    assert shown() == (42 + WAITS_TTL, 2)
+    watching.waiting = 0
+    assert shown() == (None, 2)
+    watching.waiting, watching.silent = 7, True
+    work.clock.now += WAITS_TTL
+    assert shown() == (None, 2)  # a broker that does not answer is not waited for twice
 
 
 @pytest.mark.parametrize("pool", ["video", "gone"])
