@@ -22,6 +22,8 @@ from .pages import Block, blocks
 
 #: Languages that other tests of this package, or the site's own build, account for.
 COMMANDS = {"sh", "console"}
+#: Terraform's: a use of the module that tests/integration/test_network.py reads.
+TERRAFORM = {"hcl"}
 READ_HERE = {"json", "yaml", "ini", "toml"}
 SAMPLES = {"", "text"}
 #: Blocks that are neither run nor parsed here: page and first words, and who does it, or why nobody.
@@ -35,6 +37,7 @@ ELSEWHERE = {
         "1. no peer is better than our default on both",
     ): "`make docs-policy` prints it",
     ("docs/policy-benchmark.md", "boot 60 s, 4 slots a runner; waits in s"): "`make docs-policy` prints it",
+    ("docs/quickstart.md", ""): "what the commands before them print, tried on a Redis and on moto's server",
     ("docs/release.md", "Error: docopt has no wheel"): "tests/integration/test_release.py refuses this package",
     ("docs/release.md", "up: pid 512, worker flame-i-0abc@ip-10-0-0-7"): "`bin/<app> status` where workers run",
     ("docs/simulate.md", "                   measured  simulated  ratio"): "`make bench-confirm` measured it",
@@ -48,7 +51,7 @@ ENVIRONMENT = {"FLAME_HTTP_TOKEN": "0123456789abcdef", "RELEASE_NAME": "proj"}
 
 
 def accounted(block: Block) -> bool:
-    known = COMMANDS | READ_HERE | {"python"}
+    known = COMMANDS | READ_HERE | TERRAFORM | {"python"}
     return block.language in known or block.language.startswith("{") or _elsewhere(block) is not None
 
 
