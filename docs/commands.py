@@ -31,6 +31,10 @@ Parents that are workers answer to these, from any machine that reaches the brok
 
 def main() -> None:
     print(INTRODUCTION)
+    print("| command | |\n|---|---|")
+    for name, command in commands("flame", flame):
+        print(f"| [`{name}`](#{name.replace(' ', '-')}) | {(command.help or '').strip().splitlines()[0]} |")
+    print()
     for name, command in commands("flame", flame):
         print(f"## `{name}`\n\n```\n{usage(name, command)}\n```\n\n{inspect.cleandoc(command.help or '')}\n")
         print_options(command)
