@@ -39,6 +39,8 @@ VARIABLE = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)
 #: What others call theirs, or is put together from words.
 OTHER_WORDS = {
     "after_setup_logger": "a signal of Celery's",
+    "close_old_connections": "Django's",
+    "select_for_update": "Django's",
     "going_on": "the event of a line that says `going on`",
 }
 #: It may name what is no more.

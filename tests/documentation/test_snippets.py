@@ -10,6 +10,7 @@ import logging
 import sys
 from typing import Any
 
+import hcl2
 import pytest
 import yaml
 from celery import Celery
@@ -22,9 +23,7 @@ from .pages import Block, blocks
 
 #: Languages that other tests of this package, or the site's own build, account for.
 COMMANDS = {"sh", "console"}
-#: Terraform's: a use of the module that tests/integration/test_network.py reads.
-TERRAFORM = {"hcl"}
-READ_HERE = {"json", "yaml", "ini", "toml"}
+READ_HERE = {"hcl", "json", "yaml", "ini", "toml"}
 SAMPLES = {"", "text"}
 #: Blocks that are neither run nor parsed here: page and first words, and who does it, or why nobody.
 ELSEWHERE = {
@@ -45,13 +44,15 @@ ELSEWHERE = {
 }
 #: Its examples stand in a module that runs, word for word; see tests/unit/test_testing_docs.py.
 TESTING = "docs/testing.md"
-PYTHON = [block for block in blocks("python") if block.page != TESTING]
+#: Its examples run in a process that Django is set up in; see test_django.py.
+DJANGO = "docs/django.md"
+PYTHON = [block for block in blocks("python") if block.page not in {TESTING, DJANGO}]
 #: What a snippet may take for granted: it stands in a module of an application, beside what the README begins with.
 ENVIRONMENT = {"FLAME_HTTP_TOKEN": "0123456789abcdef", "RELEASE_NAME": "proj"}
 
 
 def accounted(block: Block) -> bool:
-    known = COMMANDS | READ_HERE | TERRAFORM | {"python"}
+    known = COMMANDS | READ_HERE | {"python"}
     return block.language in known or block.language.startswith("{") or _elsewhere(block) is not None
 
 
@@ -71,7 +72,7 @@ def test_no_reason_is_left_of_a_block_that_is_gone() -> None:
 
 @pytest.mark.parametrize("block", blocks(*READ_HERE), ids=str)
 def test_a_block_of_data_can_be_read(block: Block) -> None:
-    read = {"json": json.loads, "yaml": yaml.safe_load, "ini": _ini, "toml": _toml}
+    read = {"hcl": hcl2.loads, "json": json.loads, "yaml": yaml.safe_load, "ini": _ini, "toml": _toml}
     assert read[block.language](block.text)
 
 

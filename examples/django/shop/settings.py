@@ -22,7 +22,6 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
-CELERY_RESULT_BACKEND = CELERY_BROKER_URL
 
 CELERY_WORKER_AUTOSCALER = "celery_flame_ec2:Autoscaler"
 CELERY_FLAME_BACKEND = os.environ.get("FLAME_BACKEND", "local")
