@@ -21,19 +21,21 @@ OWN_WORKER_OPTIONS = frozenset(
     {"autoscale", "beat", "concurrency", "detach", "exclude_queues", "gid", "hostname", "pidfile", "purge", "queues"}
     | {"schedule_filename", "scheduler", "statedb", "uid", "without_heartbeat"}
 )
+#: How deep a change of these settings is laid over what there is.
+_DEPTHS = {"ec2": 1, "pools": 2}
 
 
 def settings_of(app: Celery, changes: Mapping[str, Any] | None = None) -> Settings:
     """Read the app's `flame_` settings, in lower case, from a module or under a namespace such as Django's CELERY_.
 
-    `changes` are laid over them, by option, and so over each pool that they name and over `ec2`.
+    `changes` are laid over them.
 
     Raises:
         SettingsError: they cannot work.
     """
     problems: list[str] = []
     conf = {name: app.conf[name] for name in _names(_loaded(app), problems)}
-    conf |= {PREFIX + name: _laid_over(conf.get(PREFIX + name), name, value) for name, value in (changes or {}).items()}
+    conf = laid_over(conf, {PREFIX + name: value for name, value in (changes or {}).items()})
     problems += _worker_option_problems(conf.get(f"{PREFIX}pools"))
     connection: Any = app.connection_for_read()
     transport = app.conf.broker_transport_options or {}
@@ -48,12 +50,18 @@ def settings_of(app: Celery, changes: Mapping[str, Any] | None = None) -> Settin
     return settings if _carries_words(connection) else dataclasses.replace(settings, board=board_of(settings))
 
 
-def _laid_over(below: Any, name: str, value: Any) -> Any:
-    """Return an option's value with a change: dicts of options are merged, and so is each pool's."""
-    if name not in {"ec2", "pools"} or not isinstance(below, Mapping) or not isinstance(value, Mapping):
+def laid_over(below: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with changes: `ec2` and each pool by option, all else as a whole."""
+    return {**below, **{
+        name: _merged(below.get(name), value, _DEPTHS.get(name.removeprefix(PREFIX), 0))
+        for name, value in changes.items()
+    }}  # fmt: skip
+
+
+def _merged(below: Any, value: Any, depth: int) -> Any:
+    if not depth or not isinstance(below, Mapping) or not isinstance(value, Mapping):
         return value
-    own = {key: _laid_over(below.get(key), "ec2", each) for key, each in value.items()} if name == "pools" else value
-    return {**below, **own}
+    return {**below, **{name: _merged(below.get(name), each, depth - 1) for name, each in value.items()}}
 
 
 def board_of(settings: Settings) -> str:

@@ -21,7 +21,7 @@ from ..overview import Overview, PoolOverview
 from ..policy import Plan
 from ..pool import in_words
 from ..service import load_policy
-from ..settings import settings_of
+from ..settings import laid_over, settings_of
 from ..simulate import Conditions, Outcome, Runtime, fixed
 from ..simulate.world import EPOCH, SETTLED
 from .clock import Clock
@@ -379,8 +379,7 @@ class Flame:
 
 def _settings(app: Celery, changes: Mapping[str, Any]) -> Settings:
     """Read the app's settings; whether runners reach its broker is not asked here, where there is another in tests."""
-    ec2 = {"allow_local_broker": True, **changes.get("ec2", {})}
-    settings = settings_of(app, {**changes, "ec2": ec2})
+    settings = settings_of(app, laid_over({"ec2": {"allow_local_broker": True}}, changes))
     unknown = [pool.name for pool in settings.pools if pool.max_concurrency is None and settings.backend == "ec2"]
     if unknown:
         raise SettingsError(

@@ -73,13 +73,15 @@ def flame(
 ) -> Iterator[Flame]:
     """Drive the app's pools by a clock of the test's own; at the end every runner must end."""
     from ..errors import FlameError
+    from ..settings import laid_over
     from .flame import Flame
 
-    marks = [mark.kwargs for mark in reversed(list(request.node.iter_markers("flame")))]
-    options = {name: value for mark in marks for name, value in mark.items()}
-    leaves, own = options.pop("leaves", 0), {name: options.pop(name) for name in OWN & options.keys()}
+    changes: dict[str, Any] = dict(flame_settings)
+    for mark in reversed(list(request.node.iter_markers("flame"))):  # those of module and class first
+        changes = laid_over(changes, mark.kwargs)
+    leaves, own = changes.pop("leaves", 0), {name: changes.pop(name) for name in OWN & changes.keys()}
     try:
-        flame = Flame(flame_app, {**flame_settings, **options}, conditions=flame_conditions, **own)
+        flame = Flame(flame_app, changes, conditions=flame_conditions, **own)
     except FlameError as exc:
         raise _failed(exc) from None
     yield flame

@@ -410,6 +410,15 @@ def test_at_the_end_work_and_faults_are_taken_away_and_every_runner_ends() -> No
     assert len(flame.runners()) == 1
 
 
+def test_more_runners_than_max_are_told_at_the_end_whatever_let_them_be() -> None:
+    flame = new()
+    flame.push("video", 40)
+    flame._world.most["video"] = 3
+    flame.settle()
+    with pytest.raises(AssertionError, match="pool 'video' had 4 runners at once, and max is 3"):
+        flame.finish()
+
+
 def test_runners_that_no_setting_ends_are_found_at_the_end_unless_the_test_says_so() -> None:
     flame = new({"policy": f"{__name__}:greedy", "pools": {"video": {"idle_shutdown_after": None, "max": 2}}})
     flame.advance(100)

@@ -125,17 +125,24 @@ def test_a_team_may_bring_app_settings_and_conditions_by_fixtures(project: pytes
 
         @pytest.fixture
         def flame_settings():
-            return {"pools": {"video": {"max": 1}}}
+            return {"pools": {"video": {"max": 3, "max_concurrency": 1}}}
 
         @pytest.fixture
         def flame_conditions():
             return Conditions(boot=200.0, boot_spread=0.0)
         """)
     tests = """
+        import pytest
+
+        pytestmark = pytest.mark.flame(pools={"video": {"max": 2}}, interval=5)
+
+        @pytest.mark.flame(pools={"video": {"max": 1}})
         def test_it(flame):
             flame.push("video", 4)
             flame.advance(110)
-            assert (flame.peak("video"), flame.settings.pools[0].max, flame.conditions.boot) == (1, 1, 200.0)
+            pool = flame.settings.pools[0]
+            assert (flame.peak("video"), pool.max, pool.max_concurrency, flame.settings.interval) == (1, 1, 1, 5)
+            assert flame.conditions.boot == 200.0
         """
     run(project, tests, passed=1)
 
