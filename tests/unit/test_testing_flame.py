@@ -347,6 +347,17 @@ def test_where_the_broker_is_gone_runners_end_after_their_patience() -> None:
     flame.settle()
 
 
+def test_while_the_broker_is_gone_nobody_takes_a_task() -> None:
+    flame = new({"pools": {"video": {"max": 1, "max_concurrency": 1}}})
+    first, second = flame.push("video", 2, runtime=10)
+    flame.until(lambda: first.started_at)
+    with flame.broker_down():
+        flame.advance(60)
+        assert (first.ended_at is None, second.started_at) == (False, None)
+    flame.advance(1)
+    assert second.started_at is not None
+
+
 # parents
 
 
@@ -428,8 +439,8 @@ def test_runners_that_no_setting_ends_are_found_at_the_end_unless_the_test_says_
 
 
 def test_a_single_use_runner_takes_a_task_for_each_slot_and_ends() -> None:
-    flame = new({"pools": {"video": {"single_use": True}}})
-    flame.push("video", 4)
+    flame = new({"pools": {"video": {"single_use": True, "max": 1}}})
+    flame.push("video", 4, runtime=0.1)
     flame.settle()
     assert [runner.taken for runner in flame.launched] == [2, 2]
     assert flame.launched[0].reason == "single use: 2 tasks taken by 2 slots"
