@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import re
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -15,6 +12,7 @@ from celery import Celery
 
 from .config import PREFIX, Settings, read_settings
 from .options import suggestion
+from .premises import own_file
 
 #: Options of `celery worker` that a runner's worker gets from its pool, or that make no sense for it.
 OWN_WORKER_OPTIONS = frozenset(
@@ -75,12 +73,6 @@ def board_of(settings: Settings) -> str:
     where = {"region": ec2.region, "endpoint": ec2.s3_service_endpoint}
     query = urlencode({name: value for name, value in where.items() if value})
     return f"s3://{bucket}/{quote(key)}.board" + (f"?{query}" if query else "")
-
-
-def own_file(owner: str, kind: str) -> Path:
-    """Return a path of this machine and user that is of one deployment."""
-    name = re.sub(r"[^\w.@-]", "-", owner)
-    return Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}" / f"{name}.{kind}"
 
 
 def _carries_words(connection: Any) -> bool:

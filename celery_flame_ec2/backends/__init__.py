@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from pathlib import Path
 
 from celery import Celery
 
 from ..app_path import import_path
 from ..config import Settings
 from ..errors import BackendError
+from ..premises import premises
 from .base import Backend
 
 
@@ -32,6 +31,5 @@ def open_backend(app: Celery, settings: Settings) -> Backend:
         raise BackendError(
             "no new process could import this app: it must be a module's attribute, as `celery -A` wants"
         )
-    directory = Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}"
     command = [sys.executable, "-m", "celery", "-A", path, "flame", "child"]
-    return LocalBackend(settings, command=command, directory=directory, environ=os.environ)
+    return LocalBackend(settings, command=command, directory=premises(), environ=os.environ)

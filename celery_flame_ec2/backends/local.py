@@ -11,7 +11,6 @@ import re
 import secrets
 import signal
 import socket
-import stat
 import subprocess
 import threading
 import time
@@ -23,6 +22,7 @@ from typing import Any
 from ..config import Settings
 from ..errors import BackendError, LaunchError
 from ..parent import LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent
+from ..premises import make_own, must_be_own
 from ..runner import Runner
 from .base import Backend
 
@@ -71,7 +71,7 @@ class LocalBackend(Backend):
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         environ = self._environ | self._plain_env(letter.pool) | {LETTER_VARIABLE: letter.encode()}
         try:
-            self._make_directory()
+            make_own(self._directory.parent, self._directory)
             self._remove_leftovers()
         except OSError as exc:
             raise LaunchError(f"cannot use {self._directory} for runners: {exc}") from exc
@@ -158,13 +158,12 @@ class LocalBackend(Backend):
     def _living(self) -> Iterator[Record]:
         """Yield the runners whose lock is held, and forget the others."""
         try:
-            problem, files = self._distrust(), sorted(self._directory.glob("*.json"))
+            must_be_own(self._directory.parent, self._directory)
+            files = sorted(self._directory.glob("*.json"))
         except FileNotFoundError:  # nothing was ever launched here
             return
         except OSError as exc:
             raise BackendError(f"cannot list the runners in {self._directory}: {exc}") from exc
-        if problem:
-            raise BackendError(problem)
         for path in files:
             try:
                 record = _living_record(path)
@@ -188,20 +187,6 @@ class LocalBackend(Backend):
                 "can read; with flame_backend 'local' set them in this environment"
             )
         return {name: str(value) for name, value in env.items()}
-
-    def _make_directory(self) -> None:
-        for directory in (self._directory.parent, self._directory):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if problem := self._distrust():
-            raise LaunchError(problem)
-
-    def _distrust(self) -> str | None:
-        """Say what is wrong with the directory: in a shared /tmp others could feed us process ids to kill."""
-        for directory in (self._directory.parent, self._directory):
-            status = directory.lstat()
-            if status.st_uid != os.getuid() or status.st_mode & 0o022 or not stat.S_ISDIR(status.st_mode):
-                return f"{directory} must be a directory of this user that others cannot write to (chmod 700)"
-        return None
 
     def _remove_leftovers(self) -> None:
         """Remove old logs, and what a parent left that was killed in the middle of a launch."""

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..errors import BoardError
+from ..premises import make_own, must_be_own
 from .base import MOST_BYTES, Change, Pin, read_orders, write_orders
 
 #: Bytes of a runner's text that are read: more than one of ours has.
@@ -21,12 +22,12 @@ class Folder:
     open_to_all = True
 
     def __init__(self, path: Path) -> None:
-        self._words, self._orders = path / "words", path / "orders"
+        self._path, self._words, self._orders = path, path / "words", path / "orders"
         self.place = str(path)
 
     def pin(self, pin: Pin) -> None:
         with self._telling():
-            self._words.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own(self._path.parent, self._path, self._words)
             _replace(self._words / pin.runner_id, pin.text.encode())
 
     def pins(self) -> list[Pin]:
@@ -48,7 +49,7 @@ class Folder:
 
     def order(self, change: Change) -> None:
         with self._telling():
-            self._orders.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_own(self._path.parent, self._path)
             with self._orders.with_name("orders.lock").open("ab") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 _replace(self._orders, write_orders(change(self.cordoned())))
@@ -68,6 +69,8 @@ class Folder:
     @contextlib.contextmanager
     def _telling(self) -> Iterator[None]:
         try:
+            with contextlib.suppress(FileNotFoundError):  # nobody has spoken yet
+                must_be_own(self._path.parent, self._path, self._words)
             yield
         except OSError as exc:
             raise BoardError(f"{self.place}: {exc.strerror or exc}") from exc

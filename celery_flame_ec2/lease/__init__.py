@@ -12,7 +12,7 @@ from kombu.connection import Connection
 from ..broker import open_connection
 from ..config import Settings
 from ..errors import LeaseError
-from ..settings import own_file
+from ..premises import own_file
 from .base import REQUEST_TIMEOUT, Lease, Store
 from .guarded import Guarded
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..errors import LeaseError
+from ..premises import make_own, must_be_own
 from .base import kept, read_notes
 
 
@@ -47,6 +48,7 @@ class FileStore:
     def left(self) -> float:
         # To close this file would let go of a lock that this process has on it: whoever has it does not ask.
         try:
+            must_be_own(self._path.parent)
             with self._path.open("rb") as file:
                 fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except FileNotFoundError:
@@ -72,7 +74,7 @@ class FileStore:
 
     def _open(self) -> int:
         self.give_up()
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own(self._path.parent)
         self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
         return self._file
 
@@ -86,6 +88,7 @@ class FileStore:
 
 def _read(path: Path) -> dict[str, str]:
     try:
+        must_be_own(path.parent)
         text = path.read_bytes()
     except FileNotFoundError:
         return {}
@@ -107,7 +110,7 @@ def _write(path: Path, changed: Mapping[str, str | None]) -> None:
 def _alone(path: Path) -> Iterator[None]:
     """Keep others from changing what they read meanwhile."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_own(path.parent)
         with path.with_name(f"{path.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:

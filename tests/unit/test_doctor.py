@@ -651,7 +651,7 @@ def test_a_board_is_read_where_there_is_one(tmp_path: Path) -> None:
     assert (found.verdict, str(tmp_path) in found.seen) == (OK, True)
     (tmp_path / "words").touch()
     (found,) = broker.board(settings)
-    assert (found.verdict, "Not a directory" in found.seen) == (WARNING, True)
+    assert (found.verdict, "must be a directory" in found.seen) == (WARNING, True)
 
 
 # all of it
