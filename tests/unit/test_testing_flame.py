@@ -439,9 +439,10 @@ def test_runners_that_no_setting_ends_are_found_at_the_end_unless_the_test_says_
 
 
 def test_a_single_use_runner_takes_a_task_for_each_slot_and_ends() -> None:
-    flame = new({"pools": {"video": {"single_use": True, "max": 1}}})
+    flame = new({"pools": {"video": {"single_use": True, "max": 1, "min": 1}}})
+    flame.advance(90)
     flame.push("video", 4, runtime=0.1)
-    flame.settle()
+    flame.until(lambda: len(flame.waits()) == 4)
     assert [runner.taken for runner in flame.launched] == [2, 2]
     assert flame.launched[0].reason == "single use: 2 tasks taken by 2 slots"
 
