@@ -39,6 +39,16 @@ VARIABLE = re.compile(r"([A-Z_]+)=(.*)", re.DOTALL)
 #: What others call theirs, or is put together from words.
 OTHER_WORDS = {
     "after_setup_logger": "a signal of Celery's",
+    "aws_region": "FlameEC2's",
+    "code_sync": "FLAME's",
+    "on_grow_end": "FLAME's",
+    "on_grow_start": "FLAME's",
+    "on_shrink": "FLAME's",
+    "track_resources": "FLAME's",
+    "dry_run": "celery-ecs-autoscaler's",
+    "max_tasks": "celery-ecs-autoscaler's",
+    "min_tasks": "celery-ecs-autoscaler's",
+    "queue_names": "celery-ecs-autoscaler's",
     "close_old_connections": "Django's",
     "select_for_update": "Django's",
     "going_on": "the event of a line that says `going on`",
