@@ -45,7 +45,6 @@ OTHER_WORDS = {
     "on_grow_start": "FLAME's",
     "on_shrink": "FLAME's",
     "track_resources": "FLAME's",
-    "dry_run": "celery-ecs-autoscaler's",
     "max_tasks": "celery-ecs-autoscaler's",
     "min_tasks": "celery-ecs-autoscaler's",
     "queue_names": "celery-ecs-autoscaler's",
