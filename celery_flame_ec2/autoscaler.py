@@ -64,8 +64,6 @@ class Autoscaler(autoscale.Autoscaler):  # type: ignore[misc]
                 return None
             settings = settings_of(app)
             self._page = _page(settings)
-            # Imports a cloud's SDK now, on the main thread: pool processes that were forked in the middle of an import
-            # would carry half a module.
             if settings.log_format == "json":
                 write_json()
             backend, lease = open_backend(app, settings), open_lease(app, settings)

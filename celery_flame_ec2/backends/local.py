@@ -12,7 +12,6 @@ import secrets
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from typing import Any
 
 from ..config import Settings
 from ..errors import BackendError, LaunchError
+from ..forks import lock_against_forks
 from ..parent import LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent
 from ..premises import make_own, must_be_own
 from ..runner import Runner
@@ -66,7 +66,9 @@ class LocalBackend(Backend):
         self._environ = dict(environ)
         self._clock = clock
         self._children: dict[str, subprocess.Popen[bytes]] = {}
-        self._launching = _lock_against_forks()
+        # A worker forks pool processes while the service launches on its own thread. One forked at the wrong moment
+        # would hold the runner's lock as long as it lives, and the pipe on which its birth is awaited.
+        self._launching = lock_against_forks()
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         environ = self._environ | self._plain_env(letter.pool) | {LETTER_VARIABLE: letter.encode()}
@@ -200,17 +202,6 @@ class LocalBackend(Backend):
 
     def _log(self, runner_id: str) -> Path:
         return self._directory / f"{runner_id}.log"
-
-
-def _lock_against_forks() -> threading.RLock:
-    """Return a lock that every other thread that forks this process waits for.
-
-    A worker forks pool processes while the service launches on its own thread. One forked at the wrong moment would
-    hold the runner's lock as long as it lives, and the pipe on which its birth is awaited.
-    """
-    lock = threading.RLock()  # under gevent, starting a process forks with this lock held
-    os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
-    return lock
 
 
 def _living_record(path: Path) -> Record | None:

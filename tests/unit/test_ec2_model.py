@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.utils import parse_timestamp
 
 from celery_flame_ec2.backends.ec2.instances import runner_of
-from celery_flame_ec2.backends.ec2.model import MEMBERS, lean_session, read_time
+from celery_flame_ec2.backends.ec2.model import MEMBERS, OPERATIONS, lean_session, read_time
 from celery_flame_ec2.backends.ec2.recipe import offer_taken
 
 ANSWER = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -62,6 +62,26 @@ def test_nothing_that_is_read_of_an_instance_is_left_out() -> None:
 )
 def test_every_way_in_which_aws_writes_a_time_is_read_as_the_sdk_reads_it(value: Any) -> None:
     assert read_time(value) == parse_timestamp(value) == datetime(2025, 11, 22, 18, 0, 1, tzinfo=timezone.utc)
+
+
+def test_what_is_asked_of_ec2_is_made_of_the_same_parts() -> None:
+    lean, full = (session.get_service_model("ec2") for session in (lean_session(), botocore.session.get_session()))
+    assert lean.operation_names == sorted(OPERATIONS)
+    for name in set(OPERATIONS) - {"DescribeInstances", "RunInstances"}:
+        ours, theirs = lean.operation_model(name), full.operation_model(name)
+        assert shape(ours.input_shape) == shape(theirs.input_shape)
+        assert shape(ours.output_shape) == shape(theirs.output_shape)
+    assert shape(lean.operation_model("RunInstances").input_shape) == shape(
+        full.operation_model("RunInstances").input_shape
+    )
+
+
+def shape(one: Any) -> Any:
+    """Return all that a shape is made of."""
+    if one is None:
+        return None
+    parts = getattr(one, "members", None) or {"": getattr(one, "member", None)}
+    return one.name, one.type_name, one.serialization, {name: shape(part) for name, part in parts.items()}
 
 
 def test_other_services_are_left_as_they_are() -> None:

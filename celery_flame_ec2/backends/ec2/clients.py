@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ...errors import BackendError
+from ...forks import lock_against_forks
 from .refusals import Refusal, refusal
 
 if TYPE_CHECKING:
@@ -45,6 +46,9 @@ class Clients:
     ) -> None:
         self._launch_timeout, self._read_timeout, self._attempts = launch_timeout, read_timeout, attempts
         self._session: Session | None = None
+        # A worker forks pool processes while the service asks on its own thread. One forked in the middle of an import
+        # would wait for ever at its own import of the same.
+        self._loading = lock_against_forks()
         self._made: dict[tuple[str, Place], Any] = {}
 
     def region(self) -> str | None:
@@ -91,7 +95,8 @@ class Clients:
     def _client(self, service: str, place: Place, *, attempts: int, read_timeout: float) -> Any:
         key = (f"{service} {attempts}", place)
         if key not in self._made:
-            self._made[key] = self._make(service, place, attempts, read_timeout)
+            with self._loading:  # the SDK imports parts of itself for some services
+                self._made[key] = self._make(service, place, attempts, read_timeout)
         return self._made[key]
 
     def _make(self, service: str, place: Place, attempts: int, read_timeout: float) -> Any:
@@ -111,9 +116,10 @@ class Clients:
 
     def _opened(self) -> Session:
         if self._session is None:
-            import boto3.session
+            with self._loading:
+                import boto3.session
 
-            from .model import lean_session
+                from .model import lean_session
 
             # At DEBUG it logs each request's body, and a launch's holds the values of `env`.
             logging.getLogger("botocore.endpoint").setLevel(logging.INFO)

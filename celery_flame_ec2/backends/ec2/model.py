@@ -1,13 +1,23 @@
-"""How is a long listing read in little time? The SDK's time goes into what its model names, whoever needs it."""
+"""How is little memory and time spent on EC2's answers? The SDK's go into what its model names, whoever needs it."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
+from botocore.loaders import create_loader
 from botocore.session import Session, get_session
 from botocore.utils import parse_timestamp
 
+#: What is asked of EC2; its model has 800 operations, which take 20 MB.
+OPERATIONS = (
+    "DescribeImages", "DescribeInstanceTypeOfferings", "DescribeInstanceTypes", "DescribeInstances",
+    "DescribeLaunchTemplateVersions", "DescribeRouteTables", "DescribeSecurityGroups", "DescribeSubnets",
+    "DescribeVpcEndpoints", "GetConsoleOutput", "RunInstances", "TerminateInstances",
+)  # fmt: skip
 #: What is read of an instance; reading the rest as well takes twice as long.
 MEMBERS = frozenset({
     "InstanceId", "InstanceLifecycle", "InstanceType", "LaunchTime", "Placement", "State", "StateReason", "SubnetId",
@@ -16,9 +26,10 @@ MEMBERS = frozenset({
 
 
 def lean_session() -> Session:
-    """Return a session of the SDK's core whose clients read of an instance only `MEMBERS`."""
+    """Return a session of the SDK's core whose EC2 clients know `OPERATIONS`, and read of an instance `MEMBERS`."""
     session = get_session()
-    session.register_component("data_loader", LeanLoader(session.get_component("data_loader")))
+    loader = LeanLoader(session.get_component("data_loader"), session.get_config_variable("data_path"))
+    session.register_component("data_loader", loader)
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=read_time)
     return session
 
@@ -26,20 +37,50 @@ def lean_session() -> Session:
 class LeanLoader:
     """The SDK's own loader of models, with less in the one of EC2."""
 
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
+    def __init__(self, loader: Any, data_path: str | None) -> None:
+        self._loader, self._data_path = loader, data_path
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._loader, name)
 
     def load_service_model(self, service_name: str, type_name: str, api_version: str | None = None) -> Any:
         """Return a model as the SDK's loader does."""
-        model = self._loader.load_service_model(service_name, type_name, api_version)
-        if (service_name, type_name) != ("ec2", "service-2"):
-            return model
-        shapes = model["shapes"]
-        members = {name: member for name, member in shapes["Instance"]["members"].items() if name in MEMBERS}
-        return {**model, "shapes": {**shapes, "Instance": {**shapes["Instance"], "members": members}}}
+        if (service_name, type_name) == ("ec2", "service-2"):
+            return self._ec2
+        return self._loader.load_service_model(service_name, type_name, api_version)
+
+    @cached_property
+    def _ec2(self) -> Any:
+        whole: Any = create_loader(self._data_path).load_service_model("ec2", "service-2")  # a loader keeps all it read
+        instance = whole["shapes"]["Instance"]
+        members = {name: member for name, member in instance["members"].items() if name in MEMBERS}
+        shapes = {**whole["shapes"], "Instance": {**instance, "members": members}}
+        operations = {name: whole["operations"][name] for name in OPERATIONS}
+        lean = {**whole, "operations": operations, "shapes": needed(shapes, operations)}
+        return json.loads(json.dumps(lean))  # a copy, for what lies among the rest would keep its memory
+
+
+def needed(shapes: Mapping[str, Any], operations: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the shapes that operations are made of."""
+    found: dict[str, Any] = {}
+    names = set(_named(operations))
+    while names:
+        new = {name: shapes[name] for name in names if name not in found}
+        found |= new
+        names = set(_named(new))
+    return found
+
+
+def _named(part: Any) -> Iterator[str]:
+    """Yield the shapes that a part of a model names."""
+    if isinstance(part, Mapping):
+        if isinstance(name := part.get("shape"), str):
+            yield name
+        for each in part.values():
+            yield from _named(each)
+    elif isinstance(part, Collection) and not isinstance(part, str):
+        for each in part:
+            yield from _named(each)
 
 
 def read_time(value: Any) -> datetime:
