@@ -12,7 +12,7 @@ SERVERS := openssl rabbitmq-server redis-server
 WATCHERS := chromium prometheus
 GUESTS := debootstrap iproute2 systemd-container zstd
 
-.PHONY: demo test matrix lint docs box bench-boot bench-burst bench-confirm bench-deciding bench-launch bench-policy bench-queues bench-simulate \
+.PHONY: demo test matrix lint docs box bench-boot bench-burst bench-confirm bench-cost bench-deciding bench-launch bench-policy bench-queues bench-simulate \
 	bench-startup chaos-launch docs-policy endings screenshots soak clean
 
 demo: $(VENV)/.installed
@@ -52,6 +52,11 @@ bench-boot: $(VENV)/.tools
 bench-confirm: $(VENV)/.tools
 	.ci/debian $(SERVERS)
 	$(BIN)/python -m benchmarks.confirm $(if $(JSON),--json $(JSON))
+
+# what the plugin adds to `celery --help`, to a worker's start and to its memory, beside Celery alone: TURNS=n
+bench-cost: $(VENV)/.tools
+	.ci/debian $(SERVERS)
+	$(BIN)/python -m benchmarks.cost --turns $(or $(TURNS),7) $(if $(JSON),--json $(JSON))
 
 # CPU time of one round's learning and planning, at 1,000 queues and 10,000 runners
 bench-deciding: $(VENV)/.tools

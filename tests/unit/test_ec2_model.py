@@ -12,7 +12,7 @@ from botocore.awsrequest import AWSResponse
 from botocore.utils import parse_timestamp
 
 from celery_flame_ec2.backends.ec2.instances import runner_of
-from celery_flame_ec2.backends.ec2.model import MEMBERS, OPERATIONS, lean_session, read_time
+from celery_flame_ec2.backends.ec2.model import MEMBERS, OPERATIONS, SERVICES, lean_session, read_time
 from celery_flame_ec2.backends.ec2.recipe import offer_taken
 
 ANSWER = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -82,6 +82,19 @@ def shape(one: Any) -> Any:
         return None
     parts = getattr(one, "members", None) or {"": getattr(one, "member", None)}
     return one.name, one.type_name, one.serialization, {name: shape(part) for name, part in parts.items()}
+
+
+def test_endpoints_are_those_the_sdk_knows() -> None:
+    lean, full = (
+        session.get_component("endpoint_resolver") for session in (lean_session(), botocore.session.get_session())
+    )
+    regions = [
+        region for each in full.get_available_partitions() for region in full.get_available_endpoints("ec2", each)
+    ]
+    assert len(regions) > 20
+    for service in SERVICES:
+        for region in (*regions, "us-east-1", "xx-new-9"):
+            assert lean.construct_endpoint(service, region) == full.construct_endpoint(service, region)
 
 
 def test_other_services_are_left_as_they_are() -> None:

@@ -18,6 +18,8 @@ OPERATIONS = (
     "DescribeLaunchTemplateVersions", "DescribeRouteTables", "DescribeSecurityGroups", "DescribeSubnets",
     "DescribeVpcEndpoints", "GetConsoleOutput", "RunInstances", "TerminateInstances",
 )  # fmt: skip
+#: Whose endpoints are asked for; those of all others take 7 MB.
+SERVICES = frozenset({"ec2", "iam", "s3", "secretsmanager", "sqs", "ssm", "sts"})
 #: What is read of an instance; reading the rest as well takes twice as long.
 MEMBERS = frozenset({
     "InstanceId", "InstanceLifecycle", "InstanceType", "LaunchTime", "Placement", "State", "StateReason", "SubnetId",
@@ -49,15 +51,41 @@ class LeanLoader:
             return self._ec2
         return self._loader.load_service_model(service_name, type_name, api_version)
 
+    def load_data_with_path(self, name: str) -> tuple[Any, str]:
+        """Return any other data as the SDK's loader does."""
+        if name == "endpoints":
+            return self._endpoints
+        found: tuple[Any, str] = self._loader.load_data_with_path(name)
+        return found
+
     @cached_property
     def _ec2(self) -> Any:
-        whole: Any = create_loader(self._data_path).load_service_model("ec2", "service-2")  # a loader keeps all it read
-        instance = whole["shapes"]["Instance"]
-        members = {name: member for name, member in instance["members"].items() if name in MEMBERS}
-        shapes = {**whole["shapes"], "Instance": {**instance, "members": members}}
-        operations = {name: whole["operations"][name] for name in OPERATIONS}
-        lean = {**whole, "operations": operations, "shapes": needed(shapes, operations)}
-        return json.loads(json.dumps(lean))  # a copy, for what lies among the rest would keep its memory
+        return json.loads(_lean_model(self._data_path))
+
+    @cached_property
+    def _endpoints(self) -> tuple[Any, str]:
+        text, path = _lean_endpoints(self._data_path)
+        return json.loads(text), path
+
+
+def _lean_model(data_path: str | None) -> str:
+    """Return EC2's model as text: what lay among the parts that are not needed would keep their memory."""
+    whole: Any = create_loader(data_path).load_service_model("ec2", "service-2")  # a loader keeps all it read
+    instance = whole["shapes"]["Instance"]
+    members = {name: member for name, member in instance["members"].items() if name in MEMBERS}
+    shapes = {**whole["shapes"], "Instance": {**instance, "members": members}}
+    operations = {name: whole["operations"][name] for name in OPERATIONS}
+    return json.dumps({**whole, "operations": operations, "shapes": needed(shapes, operations)})
+
+
+def _lean_endpoints(data_path: str | None) -> tuple[str, str]:
+    """Return where the services of `SERVICES` are, as text for the same reason, and the file that says it."""
+    whole, path = create_loader(data_path).load_data_with_path("endpoints")
+    partitions = [
+        {**each, "services": {name: place for name, place in each["services"].items() if name in SERVICES}}
+        for each in whole["partitions"]
+    ]
+    return json.dumps({**whole, "partitions": partitions}), path
 
 
 def needed(shapes: Mapping[str, Any], operations: Mapping[str, Any]) -> dict[str, Any]:
