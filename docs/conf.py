@@ -14,5 +14,7 @@ smartquotes = False  # --option stays what it is
 
 html_theme = "furo"
 html_title = f"{project} {release}"
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}

@@ -41,10 +41,10 @@ SECTIONS = (
 def main() -> None:
     print(INTRODUCTION)
     for title, text, prefix, kind in SECTIONS:
-        print(f"## {title}\n\n{text}\n\n| option | default | is | |\n|---|---|---|---|")
+        print(f"## {title}\n\n{text}\n\n| option | | is | default |\n|---|---|---|---|")
         for option in fields(kind):
             if "check" in option.metadata:
-                print(f"| `{prefix}{option.name}` | {default(option)} | {expected(option)} | {meaning(option)} |")
+                print(f"| `{prefix}{option.name}` | {meaning(option)} | {expected(option)} | {default(option)} |")
         print()
 
 
