@@ -41,7 +41,7 @@ variable "vpc_id" {
 }
 
 variable "subnets" {
-  description = "Free ranges in the VPC by zone, as in {eu-west-1a = \"10.0.96.0/24\"}; 251 runners fit in a /24"
+  description = "Free ranges in the VPC by zone, as in {eu-west-1a = \"10.0.96.0/24\"}; some 250 runners fit in a /24"
   type        = map(string)
 }
 
