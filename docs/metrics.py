@@ -12,7 +12,8 @@ from celery_flame_ec2.uptime import PHASES
 INTRODUCTION = """\
 # Metrics
 
-A parent that [serves its page](page.md) serves metrics for Prometheus beside it, at `/metrics`. They need an extra:
+What can Prometheus ask of a parent, and what does each series mean? A parent that [serves its page](page.md) serves
+metrics beside it, at `/metrics`. They need an extra:
 
 ```sh
 pip install "celery-flame-ec2[metrics]"
