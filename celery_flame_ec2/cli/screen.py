@@ -21,14 +21,14 @@ def plain(text: str, _: str) -> str:
     return text
 
 
-def lines(overview: Overview, style: Style = plain) -> Iterator[str]:
-    """Return the lines of a screen, at most WIDTH wide unless a name is longer."""
+def lines(overview: Overview, style: Style = plain, width: int = WIDTH) -> Iterator[str]:
+    """Return the lines of a screen, at most `width` wide unless names are longer."""
     at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(overview.at))
     yield f"{style(overview.owner, 'head')}  {overview.backend}  {at}"
-    yield from _fields(_deployment(overview), style)
+    yield from _fields(_deployment(overview), style, width)
     for pool in overview.pools:
         yield ""
-        yield from _pool(pool, style)
+        yield from _pool(pool, style, width)
 
 
 def _deployment(overview: Overview) -> Iterator[tuple[str, str]]:
@@ -57,12 +57,12 @@ def _lease(overview: Overview) -> str:
     return f"held{left}; {lease.place}"
 
 
-def _pool(pool: PoolOverview, style: Style) -> Iterator[str]:
+def _pool(pool: PoolOverview, style: Style, width: int) -> Iterator[str]:
     slots = "" if pool.concurrency is None else f", {_count(pool.concurrency, 'task')} at a time on each"
     yield f"{style(pool.name, 'head')}  {pool.min} to {pool.max} runners{slots}"
-    yield from _fields(_standing(pool), style)
-    yield from _table(_runner_rows(pool), style)
-    yield from _table(_ended_rows(pool.ended), style)
+    yield from _fields(_standing(pool), style, width)
+    yield from _table(_runner_rows(pool), style, width)
+    yield from _table(_ended_rows(pool.ended), style, width)
 
 
 def _standing(pool: PoolOverview) -> Iterator[tuple[str, str]]:
@@ -140,25 +140,25 @@ def _ended_rows(ended: Sequence[EndedOverview]) -> Iterator[Sequence[str]]:
         yield (each.id, in_words(each.ago), lived, *kind, each.reason)
 
 
-def _fields(fields: Iterable[tuple[str, str]], style: Style) -> Iterator[str]:
+def _fields(fields: Iterable[tuple[str, str]], style: Style, width: int) -> Iterator[str]:
     for name, text in fields:
-        first, *rest = textwrap.wrap(_one_line(text), WIDTH - 11, break_on_hyphens=False) or [""]
+        first, *rest = textwrap.wrap(_one_line(text), width - 11, break_on_hyphens=False) or [""]
         alarms = first.split(":")[0] in ("UNKNOWN", "OPEN") or name == "operator"
         yield f"  {name:8} {style(first, 'alarm') if alarms else first}"
         yield from (f"{'':11}{line}" for line in rest)
 
 
-def _table(rows: Iterable[Sequence[str]], style: Style) -> Iterator[str]:
+def _table(rows: Iterable[Sequence[str]], style: Style, width: int) -> Iterator[str]:
     """Align columns; what is in the last one goes on in a line below where it does not fit."""
     found = list(rows)
-    widths = [max(len(row[at]) for row in found) for at in range(len(found[0]) - 1)] if found else []
+    wide = [max(len(row[at]) for row in found) for at in range(len(found[0]) - 1)] if found else []
     for number, row in enumerate(found):
-        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=False))
-        last, left = _one_line(row[-1]), WIDTH - len(line) - 4
+        line = "  ".join(cell.ljust(column) for cell, column in zip(row, wide, strict=False))
+        last, left = _one_line(row[-1]), width - len(line) - 4
         whole = f"  {line}  {last if len(last) <= left else ''}".rstrip()
         yield style(whole, "table") if number == 0 else whole
         if len(last) > left:
-            yield from textwrap.wrap(last, WIDTH, initial_indent=" " * 6, subsequent_indent=" " * 6)
+            yield from textwrap.wrap(last, width, initial_indent=" " * 6, subsequent_indent=" " * 6)
 
 
 def _one_line(text: str) -> str:

@@ -27,13 +27,22 @@ from ..notes import Left, Notes
 from ..overview import Overview
 from ..service import Service
 from ..settings import settings_of
-from .screen import Style, lines, plain
+from .screen import WIDTH, Style, lines, plain
 from .show import LISTEN, is_unknown
 
 #: Seconds between two looks of --watch where nothing else is said.
 USUAL = 2.0
-#: What a terminal is told: another screen without a cursor, and back; to the top; the rest of line and screen is empty.
-ENTER, LEAVE, TOP, LINE, REST = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l", "\x1b[H", "\x1b[K", "\x1b[J"
+#: Columns in which lines are broken at least; a narrower terminal shows their beginnings.
+NARROWEST = 40
+#: What a terminal is told: another screen without a cursor, which cuts long lines, and back; to the top; the rest of
+#: line and screen is empty.
+ENTER, LEAVE, TOP, LINE, REST = (
+    "\x1b[?1049h\x1b[?25l\x1b[?7l",
+    "\x1b[?7h\x1b[?25h\x1b[?1049l",
+    "\x1b[H",
+    "\x1b[K",
+    "\x1b[J",
+)
 COLOURS: dict[str, dict[str, Any]] = {
     "head": {"bold": True},
     "alarm": {"fg": "red", "bold": True},
@@ -62,7 +71,11 @@ def status(ctx: click.Context, as_json: bool, watch: float | None, **_: Any) -> 
             _watch(onlooker, watch, as_json=as_json, style=_style(ctx), on_screen=on_screen and not as_json)
             return
         overview = onlooker.look(LISTEN)
-    shown = json.dumps(overview.as_json(), indent=2) if as_json else "\n".join(lines(overview, _style(ctx)))
+    shown = (
+        json.dumps(overview.as_json(), indent=2)
+        if as_json
+        else "\n".join(lines(overview, _style(ctx), _width(on_screen)))
+    )
     click.echo(shown)
     ctx.exit(EX_UNAVAILABLE if onlooker.misses_some else 0)
 
@@ -125,7 +138,7 @@ def _watch(onlooker: Onlooker, seconds: float, *, as_json: bool, style: Style, o
             if as_json:
                 click.echo(json.dumps(overview.as_json()))
             elif on_screen:
-                _draw(list(lines(overview, style)))
+                _draw(list(lines(overview, style, _width(on_screen))))
             else:
                 click.echo("\n".join([*lines(overview, style), ""]))
             overview = onlooker.look(seconds)
@@ -139,11 +152,15 @@ def _watch(onlooker: Onlooker, seconds: float, *, as_json: bool, style: Style, o
 
 def _draw(shown: Sequence[str], *, before: str = "") -> None:
     """Write over what was there, no more lines than there is room for."""
-    room = shutil.get_terminal_size().lines - 1
+    room = max(1, shutil.get_terminal_size().lines - 1)
     if len(shown) > room:
         shown = [*shown[: room - 1], f"... {len(shown) - room + 1} more lines: `flame status` shows them all"]
     sys.stdout.write(before + TOP + "".join(f"{line}{LINE}\n" for line in shown) + REST)
     sys.stdout.flush()
+
+
+def _width(on_screen: bool) -> int:
+    return min(WIDTH, max(NARROWEST, shutil.get_terminal_size().columns)) if on_screen else WIDTH
 
 
 def _leave(signum: int, _: FrameType | None) -> None:

@@ -255,7 +255,7 @@ def test_status_shows_queues_and_runners_and_reap_ends_them(work: Deployment, tm
 
 def test_watch_draws_in_place_on_a_terminal_and_gives_it_back(work: Deployment) -> None:
     ours, its = os.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 100, 0, 0))
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 6, 60, 0, 0))
     command = [sys.executable, "-m", "celery", "-A", work.app, "flame", "status", "--watch", "0.5"]
     env = {**os.environ, **work.environ, "TERM": "xterm"}
     with subprocess.Popen(command, cwd=work.directory, env=env, stdin=its, stdout=its, stderr=its) as watching:
@@ -267,13 +267,17 @@ def test_watch_draws_in_place_on_a_terminal_and_gives_it_back(work: Deployment) 
             shown += os.read(ours, 65536).decode()
             return shown.count(text) >= times
 
-        wait_until(lambda: drew("waiting", 2), what="two frames", timeout=60)
+        wait_until(lambda: drew("leader", 3), what="three frames", timeout=60)
         watching.send_signal(signal.SIGINT)
         wait_until(lambda: drew("\x1b[?1049l", 1), what="the terminal given back", timeout=60)
     os.close(ours)
     assert watching.returncode == 0
-    assert shown.startswith("\x1b[?1049h\x1b[?25l\x1b[H")
-    assert shown.endswith("\x1b[?25h\x1b[?1049l")
+    assert shown.startswith("\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H")  # which cuts what is too long
+    assert shown.endswith("\x1b[?7h\x1b[?25h\x1b[?1049l")
+    frame = shown.split("\x1b[H")[2].replace("\x1b[K", "").splitlines()
+    assert len(frame) == 6
+    assert frame[4].endswith("more lines: `flame status` shows them all")
+    assert max(map(len, frame)) <= 60
     assert "Traceback" not in shown
 
 

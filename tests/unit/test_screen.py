@@ -26,12 +26,12 @@ BUSY = Standing(
 )
 
 
-def screen(standing: Standing = BUSY, *, override: Any = None, **fields: Any) -> str:
+def screen(standing: Standing = BUSY, *, override: Any = None, width: int = WIDTH, **fields: Any) -> str:
     kind = {"instance_type": "c7i.48xlarge", "market": "on-demand", "zone": "ap-southeast-2a"}
     up = runner("i-0aaaaaaaaaaaaaaa2", state=RunnerState.UP, active=12, **kind)
     pool = told(up, standing=standing, hourly_price=3.6)
     overview: Overview = dataclasses.replace(whole(dataclasses.replace(pool, override=override)), **fields)
-    return "\n".join(lines(overview))
+    return "\n".join(lines(overview, width=width))
 
 
 def test_a_screen_fits_100_columns_however_long_reasons_are() -> None:
@@ -92,6 +92,13 @@ def test_what_an_operator_decided_is_shown_with_who_and_when() -> None:
 )
 def test_the_lease_is_shown_with_how_long_it_is_held(lease: LeaseOverview, said: str) -> None:
     assert said in screen(lease=lease)
+
+
+def test_on_a_narrow_terminal_lines_are_broken_and_only_a_row_of_the_table_is_longer() -> None:
+    narrow = screen(width=80)
+    long = [line for line in narrow.splitlines() if len(line) > 80]
+    assert [line.split()[0] for line in long] == ["i-0aaaaaaaaaaaaaaa2"]
+    assert narrow.split() == screen().split()
 
 
 def test_what_moves_a_cursor_is_not_printed() -> None:
