@@ -17,6 +17,7 @@ FlameError
 ├── PageError           the status page cannot be served
 ├── MetadataError       instance metadata did not answer
 ├── ReleaseError        a release cannot be built or read
+│   └── NoRoom          there is no place to build or read it in
 └── TraceError          a recorded load cannot be read, or none can be recorded
 """
 
@@ -129,6 +130,10 @@ class MetadataError(FlameError):
 
 class ReleaseError(FlameError):
     """Raised when a release cannot be built or read."""
+
+
+class NoRoom(ReleaseError):
+    """Raised when a release cannot be built or read for want of a directory with room."""
 
 
 class TraceError(FlameError):

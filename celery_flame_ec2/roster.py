@@ -117,7 +117,8 @@ class Roster:
 
     def unclear(self, now: float) -> int:
         """Return how many runners may exist that nobody has seen."""
-        return sum(held.unseen for held in self._open.values() if self._may_be_unlisted(held.asked_at, now))
+        opened = tuple(self._open.values())  # another thread asks as well, and a dict must not change meanwhile
+        return sum(held.unseen for held in opened if self._may_be_unlisted(held.asked_at, now))
 
     def unanswered(self, now: float) -> tuple[Open, ...]:
         """Return this parent's own launches that are due to be asked for once more, with the same token."""

@@ -514,15 +514,14 @@ class Service:
         self._heard_since = self._watch.since
 
     def _knows(self, pool: Pool, words: Mapping[str, Word], now: float) -> bool:
-        """Tell whether what runners of a pool took is known: they are heard, and told it since they were not."""
+        """Tell whether what runners of a pool took is known: nothing, or each of them told it since it is heard."""
         runners, since = pool.roster.runners, self._watch.since
         if all(each.state is RunnerState.BOOTING for each in runners):
-            return True  # nobody takes anything
+            return True
         if since is None or not self._hears(pool):
             return False
-        if now - since > 2 * REPEAT:
-            return True
-        return all(words[each.id].heard_at >= self._lost_at for each in runners if each.id in words)
+        last_words = (words[each.id].heard_at for each in runners if each.id in words)
+        return now - since > 2 * REPEAT or all(at >= self._lost_at for at in last_words)
 
     # trouble
 

@@ -16,7 +16,7 @@ from celery.bin.base import CeleryCommand, CeleryOption
 from ..app_path import import_path
 from ..release.progress import Progress
 from ..release.target import IMAGES
-from .shelf import check, list_, prune, push
+from .shelf import check, list_, progress, prune, push
 
 
 @click.group(name="release")
@@ -146,13 +146,11 @@ class Shown(Progress):
 
     @contextmanager
     def bar(self, label: str, length: int) -> Iterator[Callable[[int], None]]:
-        """Show a bar where it can be seen."""
+        """Show a bar where it can be seen, and else at least its label."""
         if not sys.stderr.isatty():
             self.say(label)
-            yield lambda _: None
-            return
-        with click.progressbar(length=length, label=label, file=sys.stderr) as bar:
-            yield bar.update
+        with progress(label, length) as tell:
+            yield tell
 
 
 def _name(app: Any, project: Path) -> str:

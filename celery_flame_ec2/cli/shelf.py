@@ -23,7 +23,7 @@ from ..backends.ec2.refusals import PASSING
 from ..backends.ec2.shelf import ARCHIVES, Shelved, Uses, newest_first, to_prune
 from ..backends.ec2.store import Store
 from ..edition import Edition, edition_of, key_of
-from ..errors import ReleaseError
+from ..errors import NoRoom, ReleaseError
 from ..finding import Finding, failed, unknown, warning
 from ..release.inspection import AGAIN, fits, inspect
 from .doctor import exit_code, show
@@ -129,6 +129,8 @@ def _fetched(shop: Shop, store: Store, edition: Edition, size: int) -> Iterator[
     except Refused as exc:
         silent = exc.refusal.meaning in PASSING
         yield unknown("contents", str(exc), "see that this machine reaches S3, and may read it", silent=silent)
+    except NoRoom as exc:
+        yield unknown("contents", str(exc), f"it needs some {size / 1e6:,.0f} MB there, or say --quick")
     except ReleaseError as exc:
         yield failed("contents", str(exc), AGAIN)
     else:

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds a client may let its connection stand still, and connections at a time: for one more the oldest is closed.
 PATIENCE, CONNECTIONS = 5.0, 32
+#: Bytes that are sent at a time, each with that patience.
+CHUNK = 16 << 10
 TEXT, JSON = "text/plain; charset=utf-8", "application/json"
 #: What every answer carries; the page has a policy of its own.
 HEADERS = {
@@ -161,4 +163,5 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(answer.body)
+            for at in range(0, len(answer.body), CHUNK):
+                self.wfile.write(answer.body[at : at + CHUNK])

@@ -71,7 +71,7 @@ def build(
         notes.mkdir()
         installer = Uv(target, project, notes)
         progress.say(f"copying {project}")
-        sources.copy(project, _module(celery_app), stage / "app", without=output)
+        sources.copy(project, _module(celery_app), stage / "app", without=(output, directory.resolve()))
         packages = _install(installer, dependencies, stage / "lib", full=full, progress=progress)
         _check_contents(stage, celery_app, dependencies, packages)
         compiled = _compile(stage, target, progress)

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ReleaseError
+from ..errors import NoRoom
 
 
 @contextlib.contextmanager
@@ -15,10 +15,11 @@ def scratch() -> Iterator[Path]:
     """Give an empty directory, which is gone afterwards.
 
     Raises:
-        ReleaseError: there can be none, or it is full.
+        NoRoom: there can be none, or it is full.
     """
     try:
         with tempfile.TemporaryDirectory(prefix="flame-release-") as directory:
             yield Path(directory)
     except OSError as exc:
-        raise ReleaseError(f"cannot work in {tempfile.gettempdir()}: {exc}; let TMPDIR name a place with room") from exc
+        why = exc.strerror or exc
+        raise NoRoom(f"cannot work in {tempfile.gettempdir()}: {why}; let TMPDIR name a place with room") from exc

@@ -6,7 +6,7 @@ import fnmatch
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,10 +102,10 @@ def holds(directory: Path, module: str) -> bool:
     return (directory / first).is_dir() or any(directory.glob(f"{first}.*"))
 
 
-def copy(project: Path, module: str, destination: Path, *, without: Path) -> None:
+def copy(project: Path, module: str, destination: Path, *, without: Collection[Path]) -> None:
     """Copy the code that `module` belongs to: all of `src` where it lies there, else the project directory.
 
-    Hidden files, caches, virtual environments, what `build`, `dist`, `tests` and `test` at the top hold, and the file
+    Hidden files, caches, virtual environments, what `build`, `dist`, `tests` and `test` at the top hold, and what is in
     `without` stay behind.
 
     Raises:
@@ -128,7 +128,7 @@ def copy(project: Path, module: str, destination: Path, *, without: Path) -> Non
         )
 
 
-def _left_out(project: Path, without: Path) -> Callable[[str, list[str]], set[str]]:
+def _left_out(project: Path, without: Collection[Path]) -> Callable[[str, list[str]], set[str]]:
     def ignore(directory: str, names: list[str]) -> set[str]:
         here = Path(directory)
         patterns = _NEVER + (_NOT_AT_THE_TOP if here == project else ())
@@ -137,7 +137,7 @@ def _left_out(project: Path, without: Path) -> Callable[[str, list[str]], set[st
             for name in names
             if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
             or (here / name / "pyvenv.cfg").exists()
-            or here / name == without
+            or here / name in without
         }
 
     return ignore

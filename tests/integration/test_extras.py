@@ -130,7 +130,7 @@ def prometheus() -> Iterator[PrometheusServer]:
 
 def count(server: PrometheusServer) -> int:
     """Return how many rounds of the page the server has heard of."""
-    found = server.query("flame_ticks_total")
+    found = server.query("flame_tick_seconds_count")
     return int(found[0]["value"][1]) if found else 0
 
 

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from celery_flame_ec2.address import Address
 from celery_flame_ec2.config import PoolSettings, Settings
 from celery_flame_ec2.errors import PageError
 from celery_flame_ec2.page import Page
-from celery_flame_ec2.page.server import CONNECTIONS
+from celery_flame_ec2.page.door import Door
+from celery_flame_ec2.page.server import CONNECTIONS, Answer, Server
 from tests.browser import Browser
 from tests.conftest import servers_or_skip
 from tests.overviews import hostile, overview, pool
@@ -146,6 +148,24 @@ def test_of_many_clients_that_stall_those_that_came_first_are_dropped_for_others
 def test_a_client_that_stalls_is_dropped_though_nobody_else_comes(shown: int) -> None:
     with stalling(shown) as stalled:
         assert is_dropped(stalled)
+
+
+def test_a_client_that_reads_slowly_gets_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    patience, body = 0.5, bytes(8 << 20)
+    monkeypatch.setattr("celery_flame_ec2.page.server._Handler.timeout", patience)
+    server = Server(Address(host="127.0.0.1", port=0), Door(token=None), {"/": lambda: Answer(body=body)})
+    server.start()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        client.connect(("127.0.0.1", server.address.port))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        began, got = time.monotonic(), 0
+        while more := len(client.recv(64 << 10)):
+            got += more
+            time.sleep(patience / 50)  # it is slow, but never still
+        assert time.monotonic() - began > patience  # or it was not slow
+    server.stop()
+    assert got > len(body)
 
 
 @contextlib.contextmanager

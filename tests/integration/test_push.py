@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import re
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -314,6 +316,19 @@ def test_check_names_what_is_wrong_and_quick_believes_s3(shop: Shop, s3: Any) ->
     (wrong,) = [each for each in json.loads(done.stdout)["findings"] if each["verdict"] == "failed"]
     assert wrong["seen"] == "lib/a.py (changed): not what release.json says"
     assert shop.run("check", url, "--quick").exit_code == 0
+
+
+def test_where_check_has_no_room_it_says_so_and_blames_no_release(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.push("1.tar.gz")
+    (tmp_path / "full").touch()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    done = shop.run("check", "--json")
+    (unknown,) = [each for each in json.loads(done.stdout)["findings"] if each["check"] == "contents"]
+    assert unknown["verdict"] == "unknown"
+    assert unknown["seen"].startswith(f"cannot work in {tmp_path / 'full'}: ")
+    assert re.fullmatch(r"it needs some \d+ MB there, or say --quick", unknown["remedy"])
 
 
 def test_list_tells_who_uses_what(shop: Shop) -> None:

@@ -126,9 +126,9 @@ def test_where_there_was_no_connection_nothing_was_sent(exc: Exception) -> None:
         ("Client.VolumeLimitExceeded", Meaning.QUOTA, "ask AWS for a higher quota"),
         ("Client.InternalError", Meaning.FATAL, "often the key of an encrypted volume: check the KMS key's policy"),
         ("Client.InvalidSnapshot.NotFound", Meaning.FATAL, "option 'image_id'"),
-        ("Server.InternalError", Meaning.UNCLEAR, "tried again"),
+        ("Server.InternalError", Meaning.UNCLEAR, "another try"),
         ("Client.SomethingNew", Meaning.FATAL, "see what EC2 says"),
-        ("Server.SomethingNew", Meaning.UNCLEAR, "tried again"),
+        ("Server.SomethingNew", Meaning.UNCLEAR, "another try"),
     ],
 )
 def test_why_an_instance_is_gone_has_a_meaning_and_a_remedy(code: str, meaning: Meaning, words: str) -> None:

@@ -204,7 +204,7 @@ def test_without_zstandard_the_remedy_is_named_and_nothing_stays(tmp_path: Path,
 
 class TestSources:
     def copied(self, project: Path, tmp_path: Path) -> list[str]:
-        sources.copy(project, "proj.app", tmp_path / "copy", without=project / "old.tar.gz")
+        sources.copy(project, "proj.app", tmp_path / "copy", without=(project / "old.tar.gz", project / "tmp" / "ours"))
         return names_in(tmp_path / "copy")
 
     def test_code_goes_and_what_no_runner_needs_stays(self, tmp_path: Path):
@@ -212,12 +212,14 @@ class TestSources:
             tmp_path / "project", "proj/app.py", "proj/data/tests.csv", "proj/build/plan.py", "manage.py", ".env",
             ".git/HEAD", "proj/__pycache__/app.pyc", "env/pyvenv.cfg", "env/lib/x.py", "proj.egg-info/PKG-INFO",
             "tests/test_app.py", "build/x", "dist/x", "web/node_modules/x.js", "old.tar.gz",
+            "tmp/ours/x.py", "tmp/theirs.py",
         )  # fmt: skip
         assert self.copied(project, tmp_path) == [
             "manage.py",
             "proj/app.py",
             "proj/build/plan.py",
             "proj/data/tests.csv",
+            "tmp/theirs.py",
         ]
 
     def test_where_the_app_lies_in_src_only_src_goes(self, tmp_path: Path):

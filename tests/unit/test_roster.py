@@ -32,6 +32,17 @@ def test_a_launched_runner_counts_before_any_listing_shows_it() -> None:
     assert [each.id for each in roster.runners] == ["a"]
 
 
+def test_what_is_unclear_can_be_asked_while_another_thread_launches() -> None:
+    class Launching(Roster):
+        def _may_be_unlisted(self, asked_at: float, now: float) -> bool:
+            self.asked(Launch(token=f"new {len(self._open)}", pool="p", count=1), now)
+            return super()._may_be_unlisted(asked_at, now)
+
+    roster = Launching("p", visible_within=VISIBLE_WITHIN)
+    roster.asked(LAUNCH, NOW)
+    assert roster.unclear(NOW) == 3
+
+
 def test_a_launched_runner_that_no_listing_ever_shows_is_gone_after_a_while() -> None:
     roster = new_roster()
     roster.launched([runner("a")], NOW)
