@@ -33,6 +33,7 @@ lint: $(VENV)/.tools
 
 # the site, from the Markdown in docs/
 docs: $(VENV)/.tools
+	$(BIN)/tox run -q -e docs --notest
 	$(BIN)/tox exec -q -e docs -- sphinx-build --fresh-env --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
 	@echo file://$(CURDIR)/build/docs/index.html
 
@@ -97,6 +98,7 @@ docs-policy: $(VENV)/.tools
 # what every ending does to tasks, on real brokers: ENDINGS=n in each cell CELLS="redis/late/idle sqs/*/told" JSON=file
 endings: $(VENV)/.tools
 	.ci/debian $(SERVERS)
+	$(BIN)/tox run -q -e endings --notest
 	$(BIN)/tox exec -q -e endings -- python -m tests.endings --endings $(or $(ENDINGS),50) \
 		$(if $(JSON),--json $(JSON)) $(foreach cell,$(CELLS),'$(cell)')
 

@@ -79,7 +79,8 @@ def published(connection: Connection, queues: Sequence[str]) -> dict[str, float]
                     pipe.lindex(opened._q_for_pri(queue, priority), -1)
             oldest, steps = pipe.execute(), len(opened.priority_steps)
     except Exception as exc:
-        drop(connection)
+        if not isinstance(exc, connection.channel_errors):  # a refusal leaves the connection as it was
+            drop(connection)
         raise DemandUnknown(f"{connection.as_uri()}: {cause(exc, connection)}") from exc
     by_queue = {queue: _moments(oldest[at * steps : (at + 1) * steps]) for at, queue in enumerate(queues)}
     return {queue: min(moments) for queue, moments in by_queue.items() if moments}
@@ -91,7 +92,7 @@ def _moments(messages: Sequence[bytes | None]) -> list[float]:
     for message in messages:
         try:
             at = float(json.loads(message or b"{}")["properties"]["published_at"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
             continue
         found += [at] if math.isfinite(at) else []
     return found

@@ -17,7 +17,7 @@ from celery import Celery
 
 from .backends.base import Backend
 from .config import DAY, LONGEST_BOOT, Settings
-from .errors import BackendError, DemandUnknown, FlameError, LeaseError, ListingPartial, SettingsError
+from .errors import BackendError, DemandUnknown, FlameError, LeaseDenied, LeaseError, ListingPartial, SettingsError
 from .holdings import open_holdings
 from .lease import Guarded, Lease
 from .notes import Left, Notes, Standing, me, read_overrides, write_overrides
@@ -284,12 +284,19 @@ class Service:
         """Note what operators ask for, and take in what they decided; what is not known stays as it was."""
         try:
             while self._requests:
-                write_overrides(self._lease, self._requests[0], self.now())
+                self._settle(self._requests[0])
                 self._requests.popleft()
                 self._overrides_at = float("-inf")
         finally:  # who may not write may read
             if self._monotonic() - self._overrides_at >= OVERRIDES_TTL:
                 self._read_overrides()
+
+    def _settle(self, request: Request) -> None:
+        try:
+            write_overrides(self._lease, request, self.now())
+        except LeaseDenied:  # asked for again it would hold up the next, and one day overrule what was decided since
+            self._requests.popleft()
+            raise
 
     def _read_overrides(self) -> None:
         self._overrides_at = self._monotonic()
@@ -482,13 +489,15 @@ class Service:
         return demands
 
     def _look_at_oldest(self, depths: Mapping[str, Depth]) -> None:
-        """Look now and then since when tasks wait; no decision rests on it."""
+        """Look now and then since when tasks wait; no decision rests on it, so that trouble is only told."""
         now = self._monotonic()
         if now - self._published_at < WAITS_TTL:
             return
         self._published_at, self._published = now, {}
-        with contextlib.suppress(DemandUnknown):  # which the next depths will tell
+        try:
             self._published = self._watch.published([queue for queue, depth in depths.items() if depth.waiting])
+        except DemandUnknown as exc:
+            self._complain("since when tasks wait", exc)
 
     def _demand(self, pool: Pool, measurement: Measurement, local: Local) -> Demand:
         depths = [measurement.depths[queue] for queue in pool.settings.queues]

@@ -117,7 +117,8 @@ def lease(app: Celery, settings: Settings) -> Finding:
         return warning("lease", "none: two parents would both act", "set flame_lease to a redis:// or s3:// URL")
     if doubt := decided.doubt({pool.name for pool in settings.pools}):
         what = f"{store.place} answers, but not what operators decided: {doubt}"
-        return failed("lease", what, "no `flame pause` or `flame scale` reaches the parent; see `flame iam-policy`")
+        unread = "no `flame pause` or `flame scale` reaches the parent; see `flame iam-policy`"
+        return failed("lease", what, unread if decided.unknown else f"remove that entry from {store.place}")
     return ok("lease", f"{store.place} answers")
 
 

@@ -17,7 +17,7 @@ from celery import Celery
 from kombu.entity import Queue
 from sqlalchemy import create_engine, text
 
-from celery_flame_ec2.broker import open_connection
+from celery_flame_ec2.broker import channel, open_connection
 from celery_flame_ec2.errors import DemandUnknown
 from celery_flame_ec2.queues import Depth, Measurement, measure, published
 from tests.integration.conftest import serve
@@ -425,6 +425,34 @@ def test_the_oldest_message_tells_when_it_was_published_where_its_publisher_wrot
             app.send_task("any", queue=queue, priority=priority, **told)
         assert published(connection, ["a", "b", "missing"]) == {"a": 40.0}
         assert measure(connection, ["a"]).depths["a"].waiting == 3
+
+
+@pytest.mark.parametrize(
+    "message", [b'{"properties": {"published_at": 1' + b"0" * 400 + b"}}", b"[" * 200_000, b"[]", b"\xff"]
+)
+def test_a_message_of_nobody_knows_whom_tells_no_moment_and_hides_no_other(redis_url: str, message: bytes) -> None:
+    app = application(redis_url)
+    with watched(app) as connection:
+        app.send_task("any", queue="a", published_at=50.0)
+        channel(connection).client.lpush("b", message)
+        assert published(connection, ["a", "b"]) == {"a": 50.0}
+
+
+def test_who_may_not_look_at_messages_keeps_the_connection(redis_url: str) -> None:
+    app = application(redis_url)
+    send(app, "a", 1)
+    with watched(app) as connection:
+        client = channel(connection).client
+        client.acl_setuser(
+            "blind", enabled=True, passwords=["+word"], categories=["+@all"], commands=["-lindex"], keys=["*"]
+        )
+        with watched(application(redis_url.replace("redis://", "redis://blind:word@"))) as theirs:
+            assert measure(theirs, ["a"]).depths["a"].waiting == 1
+            before = channel(theirs)
+            with pytest.raises(DemandUnknown, match="lindex"):
+                published(theirs, ["a"])
+            assert channel(theirs) is before
+            assert measure(theirs, ["a"]).depths["a"].waiting == 1
 
 
 def test_a_broker_that_shows_no_message_tells_no_moment(rabbit_url: str, unique_name: Callable[[str], str]) -> None:

@@ -178,6 +178,20 @@ def test_what_is_asked_of_the_acting_parent_itself_holds_in_the_next_round() -> 
     assert list(work.cell.overrides) == ["paused:video"]
 
 
+def test_what_this_parent_may_not_note_holds_up_nothing_and_is_not_asked_for_again() -> None:
+    work = Deployed(max=2)
+    service, _, lease = work.parent()
+    work.rounds(service, 5, lease)
+    store: Any = lease._store
+    write, store.override = store.override, lambda _: denied()
+    service.request(pause(work.settings, "video", by="celery control"))
+    work.rounds(service, 2, lease)
+    store.override = write
+    service.request(scale(work.settings, "video", "1", by="celery control"))
+    work.rounds(service, 2, lease)
+    assert list(work.cell.overrides) == ["wanted:video"]
+
+
 def test_what_cannot_be_noted_is_tried_again_and_what_cannot_be_read_stays_as_it_was() -> None:
     work = Deployed(max=2)
     service, watching, lease = work.parent()

@@ -8,7 +8,7 @@ import pytest
 
 from tests import stages
 
-COMMITS = [f"{number:040x}" for number in range(40)]
+COMMITS = range(40)
 
 
 def a_machine_with(tmp_path: Path, *pythons: str) -> str:
@@ -20,13 +20,22 @@ def a_machine_with(tmp_path: Path, *pythons: str) -> str:
 def test_every_cell_has_its_turn(tmp_path: Path) -> None:
     path = a_machine_with(tmp_path, "python3.10", "python3.11", "python3.12", "python3.13")
 
-    assert {stages.cell_in_turn(commit, path) for commit in COMMITS} == set(stages.CELLS)
+    assert {stages.in_turn(commit, path)[1] for commit in COMMITS} == set(stages.CELLS)
+
+
+def test_two_commits_of_another_parity_have_each_cell_in_turn_and_each_has_every_python_and_celery() -> None:
+    here, there = ([cell.split("-") for cell in stages.in_turn(commit, "")[0]] for commit in (6, 7))
+
+    assert sorted("-".join(cell) for cell in here + there) == sorted(stages.CELLS)
+    for half in (here, there):
+        assert {python for python, _ in half} == set(stages.PYTHONS)
+        assert {celery for _, celery in half} == set(stages.CELERYS)
 
 
 def test_no_cell_has_its_turn_where_its_python_is_not(tmp_path: Path) -> None:
     path = a_machine_with(tmp_path, "python3.12")
 
-    turns = {stages.cell_in_turn(commit, path) for commit in COMMITS}
+    turns = {stages.in_turn(commit, path)[1] for commit in COMMITS}
 
     assert {cell.split("-")[0] for cell in turns} == {"py312", stages.OWN}
 
