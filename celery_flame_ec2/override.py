@@ -140,7 +140,7 @@ def _with(before: Override, kind: str, entry: str, text: str) -> Override:
             raise ValueError(text)
     except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
         # It may be a pause; whoever decides this anew takes it away.
-        by = f"{entry!r}, which cannot be read: {text[:80]!r}"
+        by = f"an entry that cannot be read: {entry!r}: {text[:80]!r}"
         return dataclasses.replace(before, paused=True, by=by, at=math.inf)
     last = before if before.at > at else Override(by=by, at=at)
     decided: dict[str, Any] = {kind: value}

@@ -11,6 +11,7 @@ from celery_flame_ec2.overview import (
     DecisionOverview,
     EndedOverview,
     LeaseOverview,
+    OverrideOverview,
     Overview,
     PoolOverview,
     QueueOverview,
@@ -60,6 +61,7 @@ def hostile(text: str) -> Overview:
     one = pool(
         text,
         queues=(QueueOverview(name=text, waiting=None),), unknown=text,
+        override=OverrideOverview(paused=True, wanted=3, by=text, at=NOON, ago=1.0),
         breaker=BreakerOverview(failed=2, cause=text, at=NOON, retry_in=5.0),
         last_decision=DecisionOverview(reason=text, at=NOON, ago=1.0),
         states={"booting": 0, "up": 1, "cordoned": 0, "ending": 0},

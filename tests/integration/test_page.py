@@ -261,6 +261,7 @@ def test_hostile_texts_are_shown_as_text(browser: Browser) -> None:
             browser.open(f"http://127.0.0.1:{port}/")
             for place in ("#owner", "#leader", "#trouble", "#pools h2", "#pools dl", "#runners", "#ended"):
                 browser.shows(HOSTILE, selector=place)
+            browser.shows(f"held at 3 and paused by {HOSTILE}", selector="#pools dl")
             assert browser.run("document.title") == f"{HOSTILE}: flame"
             assert browser.run("document.images.length + document.scripts.length") == 1
             assert browser.run("document.documentElement.scrollWidth") <= width

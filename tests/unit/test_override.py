@@ -140,7 +140,7 @@ def test_of_two_decisions_at_once_none_is_lost_and_the_later_one_is_named() -> N
 def test_what_cannot_be_read_is_not_guessed_at_but_keeps_its_pool_from_launching(text: str) -> None:
     found = read({"paused:a": text, "wanted:b": json.dumps({"value": 2, "by": "bob", "at": 1.0})})
     assert (found.by_pool["a"].paused, found.by_pool["a"].at) == (True, math.inf)
-    assert str(found.by_pool["a"]).startswith("paused by 'paused:a', which cannot be read: ")
+    assert str(found.by_pool["a"]).startswith("paused by an entry that cannot be read: 'paused:a': ")
     assert found.by_pool["b"] == Override(wanted=2, by="bob", at=1.0)
     assert pause(SETTINGS, "a", by="ann", paused=False).entries(2.0) == {"paused:a": None}
 
@@ -242,7 +242,7 @@ def test_an_entry_of_no_pool_that_cannot_be_read_is_told_once_and_keeps_no_paren
     with caplog.at_level(logging.WARNING):
         work.rounds(service, 70, lease)
     assert len(work.living) == 2
-    told = f"of no pool here: {entry!r}, which cannot be read: 'what is that'"
+    told = f"of no pool here: an entry that cannot be read: {entry!r}: 'what is that'"
     assert caplog.messages == [f"what operators decided: {told}"]
     assert service.overview().overrides_unknown == told
 
