@@ -13,7 +13,7 @@ from ...forks import lock_against_forks
 from .refusals import Refusal, refusal
 
 if TYPE_CHECKING:
-    from boto3.session import Session
+    from botocore.session import Session
     from mypy_boto3_ec2 import EC2Client
 
 CONNECT_TIMEOUT = 3.0  #: seconds
@@ -39,7 +39,7 @@ class Place:
 
 
 class Clients:
-    """Connections to AWS, each made when it is first used: boto3 is slow to import and slow to start."""
+    """Connections to AWS, each made when it is first used: the SDK is slow to import and slow to start."""
 
     def __init__(
         self, *, launch_timeout: float = LAUNCH_TIMEOUT, read_timeout: float = READ_TIMEOUT, attempts: int = ATTEMPTS
@@ -53,11 +53,13 @@ class Clients:
 
     def region(self) -> str | None:
         """Return the region that environment or configuration files name."""
-        return self._opened().region_name
+        region: str | None = self._opened().get_config_variable("region")
+        return region
 
     def partition(self, region: str) -> str:
         """Return the partition that a region is in, such as "aws-cn"."""
-        return self._opened().get_partition_for_region(region)
+        partition: str = self._opened().get_partition_for_region(region)
+        return partition
 
     def launching(self, place: Place) -> EC2Client:
         """Return a client that sends each request once: EC2's capacity errors look to the SDK like server faults."""
@@ -108,7 +110,7 @@ class Clients:
             retries={"total_max_attempts": attempts, "mode": "standard"},
             user_agent_extra="celery-flame-ec2",
         )
-        make: Any = self._opened().client
+        make: Any = self._opened().create_client
         try:
             return make(service, region_name=place.region, endpoint_url=place.endpoint, config=config)
         except ValueError as exc:  # also how botocore refuses an endpoint or a region
@@ -117,13 +119,11 @@ class Clients:
     def _opened(self) -> Session:
         if self._session is None:
             with self._loading:
-                import boto3.session
-
                 from .model import lean_session
 
             # At DEBUG it logs each request's body, and a launch's holds the values of `env`.
             logging.getLogger("botocore.endpoint").setLevel(logging.INFO)
-            self._session = boto3.session.Session(botocore_session=lean_session())
+            self._session = lean_session()
         return self._session
 
 
