@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,14 @@ from celery_flame_ec2.backends.ec2.clients import Clients, Place, Refused
 from celery_flame_ec2.backends.ec2.recipe import Rung
 from celery_flame_ec2.backends.ec2.refusals import Meaning, Refusal
 from celery_flame_ec2.cli.doctor import exit_code, lines
-from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings
+from celery_flame_ec2.config import Ec2Options, PoolSettings, Settings, read_settings
 from celery_flame_ec2.doctor import app as habit
 from celery_flame_ec2.doctor import broker, env
 from celery_flame_ec2.doctor.app import Habits
+from celery_flame_ec2.errors import LeaseDenied
 from celery_flame_ec2.finding import Finding, Verdict, failed, of_pools, ok, unknown, warning
+from celery_flame_ec2.lease.file import FileStore
+from celery_flame_ec2.premises import own_file
 from celery_flame_ec2.workers import Workers
 
 OK, WARNING, UNKNOWN, FAILED = Verdict.OK, Verdict.WARNING, Verdict.UNKNOWN, Verdict.FAILED
@@ -642,6 +646,29 @@ def test_a_line_holds_what_was_seen_and_below_it_the_remedy() -> None:
 def test_marks_are_plain_where_the_terminal_has_no_others() -> None:
     assert lines(ok("image", "ünter"), "ascii") == ["+ image: \\xfcnter"]
     assert lines(failed("image", "gone", "look"), "latin-1")[0] == "x image: gone"
+
+
+def test_what_operators_decided_and_nobody_can_read_fails_the_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    app = Celery("app", broker="memory://", set_as_current=False)
+    pools = {"flame_pools": {"video": {"queues": "video"}}}
+    settings = read_settings(pools, app_name="app", broker_urls=("memory://",), environ={})
+    store = FileStore(own_file(settings.owner, "lease"))
+    store.override({"paused:gone": json.dumps({"value": True, "by": "ann", "at": 1.0})})
+    assert broker.lease(app, settings).verdict is OK
+    store.override({"paused:gone": "what is that"})
+    found = broker.lease(app, settings)
+    assert (found.verdict, "'paused:gone': 'what is that'" in found.seen) == (FAILED, True)
+    monkeypatch.setattr(FileStore, "overrides", denied)
+    found = broker.lease(app, settings)
+    assert (found.verdict, "s3:GetObject" in found.seen) == (FAILED, True)
+    assert "`flame iam-policy`" in found.remedy
+
+
+def denied(_: FileStore) -> dict[str, str]:
+    raise LeaseDenied("s3://bucket/lease.overrides: the parent needs s3:GetObject")
 
 
 def test_a_board_is_read_where_there_is_one(tmp_path: Path) -> None:
