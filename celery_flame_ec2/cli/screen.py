@@ -23,7 +23,7 @@ def plain(text: str, _: str) -> str:
 
 def lines(overview: Overview, style: Style = plain, width: int = WIDTH) -> Iterator[str]:
     """Return the lines of a screen, at most `width` wide unless names are longer."""
-    at = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(overview.at))
+    at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(overview.at))
     yield f"{style(overview.owner, 'head')}  {overview.backend}  {at}"
     yield from _fields(_deployment(overview), style, width)
     for pool in overview.pools:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +56,17 @@ def test_a_screen_fits_100_columns_however_long_reasons_are() -> None:
 )
 def test_a_screen_says(said: str) -> None:
     assert said in screen()
+
+
+def test_the_time_is_told_with_its_zone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "CST6")  # as Django does for its TIME_ZONE
+    time.tzset()
+    try:
+        told = screen(at=0.0).splitlines()[0]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert told.endswith("  1969-12-31 18:00:00 CST")
 
 
 def test_columns_are_aligned() -> None:

@@ -20,6 +20,7 @@ DATABASES = {
 INSTALLED_APPS = ["orders"]
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
+TIME_ZONE = "UTC"  # left out it is Chicago, for the whole process
 
 CELERY_BROKER_URL = os.environ.get("CELERY_BROKER_URL", "redis://127.0.0.1:6379/0")
 
