@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import logging
@@ -558,6 +559,23 @@ def _by_pool(runners: Iterable[Runner], names: Iterable[str]) -> dict[str, list[
         if runner.pool in found:
             found[runner.pool].append(runner)
     return found
+
+
+def copied_policy(path: str) -> Policy:
+    """Load a policy for a run that begins without memories: it may be an object that keeps what it saw.
+
+    Raises:
+        SettingsError: there is none, or it cannot be copied.
+    """
+    try:
+        return copy.deepcopy(load_policy(path))
+    except (TypeError, RecursionError) as exc:  # the latter from a client of boto3
+        raise SettingsError(
+            [
+                f"settings flame_*: option 'policy' names {path!r}, which cannot be copied, as tests and simulations "
+                f"do: {exc}; give it __deepcopy__"
+            ]
+        ) from exc
 
 
 def load_policy(path: str) -> Policy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import json
@@ -19,7 +18,7 @@ from ..config import Ec2Options, PoolSettings, Settings
 from ..errors import BackendError, SettingsError
 from ..options import read
 from ..pool import with_concurrency
-from ..service import load_policy
+from ..service import copied_policy
 from ..settings import settings_of
 from ..simulate import Conditions, Task, burst, daily, floods, poisson, read_trace, simulate
 from ..simulate.loads import DAY
@@ -230,11 +229,10 @@ def _runs(settings: Settings, pools: list[PoolSettings], load: Load, options: di
     names = ("boot", "boot_spread", "failed_boots", "interruptions")
     conditions = Conditions(**{name: options[name] for name in names})
     limits = {"until": options["until"]} if options["until"] else {}
-    policy, amount, runs = load_policy(settings.policy), amount_of(load()), []
+    amount, runs = amount_of(load()), []
     for pool in pools:
-        # A policy may remember what it saw: each run begins without memories.
         outcome = simulate(
-            load(), pool, copy.deepcopy(policy), conditions=conditions, interval=settings.interval,
+            load(), pool, copied_policy(settings.policy), conditions=conditions, interval=settings.interval,
             seed=options["seed"], settled=SETTLED, **limits,
         )  # fmt: skip
         slots, price = pool.max_concurrency or 1, pool.ec2.hourly_price

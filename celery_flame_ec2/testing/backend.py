@@ -11,7 +11,7 @@ from ..backends.ec2.halts import FIRST
 from ..backends.ec2.offers import Offer, Offers
 from ..backends.ec2.recipe import Recipe, offer_of, rungs
 from ..backends.ec2.refusals import NEXT_RUNG, Meaning, Refusal, kind_of, meaning_of
-from ..config import PoolSettings, Settings
+from ..config import Settings
 from ..errors import BackendError, LaunchError, LaunchUnclear
 from ..parent import Parent
 from ..runner import Launch, Runner
@@ -44,6 +44,18 @@ class _Climb:
         return next(iter([*(refusal.meaning for refusal in self.refusals[::-1]), *self.held.values()]), None)
 
 
+def ladder_of(settings: Settings, pool: str) -> list[Offer]:
+    """Return what a pool's launches ask for, in this order."""
+    if settings.backend != "ec2":
+        return [Offer(market=None, instance_type=None, zone=None, subnet_id=None)]
+    ec2 = settings.pool(pool).ec2
+    made = Recipe(
+        image=ec2.image_id or "", markets=ec2.market, instance_types=ec2.instance_type or (None,),
+        subnet_ids=ec2.subnet_id or (None,),
+    )  # fmt: skip
+    return [offer_of(made, rung) for rung in rungs(made)]
+
+
 class MemoryBackend(Backend):
     """Runners of a `World`, which launches nothing; one parent's view. For tests alone: no setting names it.
 
@@ -59,7 +71,7 @@ class MemoryBackend(Backend):
 
     def launch(self, letter: Parent, count: int) -> tuple[Runner, ...]:
         climb = _Climb(count=count)
-        ladder = self._ladder(self._settings.pool(letter.pool))
+        ladder = ladder_of(self._settings, letter.pool)
         for offer in ladder:
             if climb.missing > 0:
                 self._climb_one(climb, letter, offer)
@@ -95,16 +107,6 @@ class MemoryBackend(Backend):
 
     def _mine(self) -> list[Machine]:
         return [each for each in self._world.living() if each.letter.owner == self._settings.owner]
-
-    def _ladder(self, pool: PoolSettings) -> list[Offer]:
-        if self._settings.backend != "ec2":
-            return [Offer(market=None, instance_type=None, zone=None, subnet_id=None)]
-        ec2 = pool.ec2
-        made = Recipe(
-            image=ec2.image_id or "", markets=ec2.market, instance_types=ec2.instance_type or (None,),
-            subnet_ids=ec2.subnet_id or (None,),
-        )  # fmt: skip
-        return [offer_of(made, rung) for rung in rungs(made)]
 
     def _climb_one(self, climb: _Climb, letter: Parent, offer: Offer) -> None:
         """Ask for one offer, unless it was refused lately."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from ..options import suggestion
 from ..overview import Overview, PoolOverview
 from ..policy import Plan
 from ..pool import in_words
-from ..service import load_policy
+from ..service import copied_policy
 from ..settings import laid_over, settings_of
 from ..simulate import Conditions, Outcome, Runtime, fixed
 from ..simulate.world import EPOCH, SETTLED
+from .backend import ladder_of
 from .clock import Clock
 from .machine import Machine
 from .parents import RunningParent
@@ -143,9 +143,10 @@ class Flame:
         """Return all tasks that were sent, in the order of their arrival."""
         return list(self._world.tasks)
 
-    def waits(self, queue: str | None = None) -> list[float]:
-        """Return how long tasks waited that have begun."""
-        return [task.wait for task in self._world.tasks if queue in (None, task.queue) and task.wait is not None]
+    def waits(self, queue: str | Any | None = None) -> list[float]:
+        """Return how long tasks waited that have begun: all, or those of a queue, or of the one a task goes to."""
+        name = None if queue is None else self._queue(queue)
+        return [task.wait for task in self._world.tasks if name in (None, task.queue) and task.wait is not None]
 
     # what there is
 
@@ -164,7 +165,7 @@ class Flame:
 
     def runners(self, pool: str | None = None) -> list[Machine]:
         """Return the runners there really are, whatever a parent sees of them."""
-        return self._world.living(pool)
+        return self._world.living(None if pool is None else self.settings.pool(pool).name)
 
     @property
     def launched(self) -> list[Machine]:
@@ -190,8 +191,13 @@ class Flame:
         """Have EC2 refuse launches by one of its codes, such as "InsufficientInstanceCapacity"; see `Shortage`.
 
         It lasts until its `end()`, or for a `with` block.
+
+        Raises:
+            ValueError: it would never hold, or the code is none that is known.
         """
         shortage = Shortage(code=code, **what)
+        pools = [pool.name for pool in self.settings.pools]
+        shortage.check((name, offer) for name in pools for offer in ladder_of(self.settings, name))
         self._world.shortages.append(shortage)
         return shortage
 
@@ -266,7 +272,7 @@ class Flame:
     ) -> Outcome:
         """Play a load for a pool as `flame simulate` does, which is faster than rounds and is the policy alone."""
         return simulator.simulate(
-            load, self.settings.pool(pool), copy.deepcopy(load_policy(self.settings.policy)),
+            load, self.settings.pool(pool), copied_policy(self.settings.policy),
             conditions=conditions or self.conditions, interval=self.settings.interval, seed=seed, settled=SETTLED,
         )  # fmt: skip
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from ..backends.base import Backend
 from ..config import Settings
 from ..errors import FlameError
 from ..lease.base import LOOK, RENEW, Lease
-from ..service import Service, load_policy
+from ..service import Service, copied_policy
 from .backend import MemoryBackend
 from .store import Cell, MemoryStore
 from .watch import MemoryWatch
@@ -49,7 +48,7 @@ class RunningParent:
         app = Celery("flame", broker="memory://", set_as_current=False)
         self.service = TestedService(
             app, settings, backend, lease=self.lease, watch=watch, clock=clock, monotonic=clock,
-            policy=copy.deepcopy(load_policy(settings.policy)),  # it may remember what it saw; each begins without
+            policy=copied_policy(settings.policy),
         )  # fmt: skip
         self._renew()
         watch.listen(0.0)

@@ -6,6 +6,7 @@ pytest imports this module in every run: what it needs it imports when a fixture
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 
 APP = "flame_app"
 HELP = "the Celery app whose pools are tested, as `celery -A` takes it"
-#: What the marker says beside settings.
-OWN = {"seed", "start"}
+#: What the marker says beside settings, and what each is.
+OWN = {"leaves": (int, "a whole number"), "seed": (int, "a whole number"), "start": (datetime, "a datetime")}
 MARK = (
     "flame(leaves=0, start=None, seed=0, **settings): flame_ settings for this test, laid over the app's, as in "
     "pools={'video': {'max': 2}}; it begins at a datetime, and so many runners may be left at its end"
@@ -44,9 +45,15 @@ def flame_app(request: pytest.FixtureRequest) -> Celery:
         pytest.fail(
             "flame: which app? Set `flame_app = proj.app` in pytest's options, or write a fixture flame_app", False
         )
+    from celery import Celery
     from celery.app.utils import find_app
 
-    app: Celery = find_app(name)
+    try:
+        app = find_app(name)
+    except (ImportError, AttributeError) as exc:
+        raise _failed(f"{APP} = {name!r} cannot be loaded: {type(exc).__name__}: {exc}") from None
+    if not isinstance(app, Celery):
+        raise _failed(f"{APP} = {name!r} cannot be loaded: it is a {type(app).__name__}, not a Celery app")
     return app
 
 
@@ -73,13 +80,11 @@ def flame(
 ) -> Iterator[Flame]:
     """Drive the app's pools by a clock of the test's own; at the end every runner must end."""
     from ..errors import FlameError
-    from ..settings import laid_over
     from .flame import Flame
 
-    changes: dict[str, Any] = dict(flame_settings)
-    for mark in reversed(list(request.node.iter_markers("flame"))):  # those of module and class first
-        changes = laid_over(changes, mark.kwargs)
-    leaves, own = changes.pop("leaves", 0), {name: changes.pop(name) for name in OWN & changes.keys()}
+    changes = _marked(request, flame_settings)
+    own = {name: _own(name, changes.pop(name)) for name in OWN.keys() & changes.keys()}
+    leaves = own.pop("leaves", 0)
     try:
         flame = Flame(flame_app, changes, conditions=flame_conditions, **own)
     except FlameError as exc:
@@ -91,5 +96,25 @@ def flame(
         raise _failed(exc) from None
 
 
-def _failed(exc: Exception) -> BaseException:
+def _marked(request: pytest.FixtureRequest, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with what the test's markers say laid over them."""
+    from ..settings import laid_over
+
+    changes = dict(settings)
+    for mark in reversed(list(request.node.iter_markers("flame"))):  # those of module and class first
+        if mark.args:
+            given = ", ".join(map(repr, mark.args))
+            raise _failed(f"the marker takes settings by name, as in flame(interval=5), got {given}")
+        changes = laid_over(changes, mark.kwargs)
+    return changes
+
+
+def _own(name: str, value: Any) -> Any:
+    kind, words = OWN[name]
+    if not isinstance(value, kind) and not (name == "start" and value is None):
+        raise _failed(f"the marker's {name!r} must be {words}, got {value!r}")
+    return value
+
+
+def _failed(exc: object) -> BaseException:
     return pytest.fail.Exception(f"flame: {exc}", pytrace=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
 
 from ..backends.ec2.offers import Offer
-from ..backends.ec2.refusals import Meaning, Refusal, meaning_of
+from ..backends.ec2.refusals import CODES, Meaning, Refusal, known, meaning_of
+from ..options import suggestion
 
 ACTION = "ec2:RunInstances"
+#: What launches can be told apart by, in the order of `_asked`.
+AIMS = ("pool", "market", "instance_type", "subnet_id")
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -44,9 +48,27 @@ class Shortage:
 
     def holds(self, pool: str, offer: Offer) -> bool:
         """Tell whether this is refused."""
-        wanted = (self.pool, self.market, self.instance_type, self.subnet_id)
-        asked = (pool, offer.market, offer.instance_type, offer.subnet_id)
-        return not self.over and all(one is None or one == other for one, other in zip(wanted, asked, strict=True))
+        wanted = [getattr(self, aim) for aim in AIMS]
+        return not self.over and all(
+            one in (None, other) for one, other in zip(wanted, _asked(pool, offer), strict=True)
+        )
+
+    def check(self, offers: Iterable[tuple[str, Offer]]) -> None:
+        """See that this can hold, of what each pool asks for.
+
+        Raises:
+            ValueError: its code is not known, or no launch is for what it names.
+        """
+        if not known(self.code):
+            near = f"{suggestion(self.code, CODES)} (what is not known is taken as 'UnauthorizedOperation' is)"
+            raise ValueError(f"refuse: code {self.code!r} is not known{near}")
+        asked = [_asked(pool, offer) for pool, offer in offers]
+        for number, aim in enumerate(AIMS):
+            wanted, there = getattr(self, aim), dict.fromkeys(filter(None, (each[number] for each in asked)))
+            if wanted is not None and wanted not in there:
+                near = f"{suggestion(wanted, there)} (known: {', '.join(there) or 'none'})"
+                raise ValueError(f"refuse: no launch is for {aim} {wanted!r}{near}")
+            asked = [each for each in asked if wanted in (None, each[number])]
 
     def say(self) -> Refusal:
         """Return the refusal, and count it."""
@@ -55,3 +77,7 @@ class Shortage:
             self.over = self.times <= 0
         meaning = Meaning.UNCLEAR if self.unanswered else meaning_of(self.code, 400)
         return Refusal(meaning=meaning, action=ACTION, code=self.code, message=self.message)
+
+
+def _asked(pool: str, offer: Offer) -> tuple[str | None, ...]:
+    return pool, offer.market, offer.instance_type, offer.subnet_id

@@ -36,9 +36,9 @@ REFUSED = {
 }
 
 
-def asked(*words: str, pools: dict[str, Any] = POOLS) -> Result:
+def asked(*words: str, pools: dict[str, Any] = POOLS, **conf: Any) -> Result:
     app = Celery("proj", broker="redis://127.0.0.1:9/0", set_as_current=False)
-    app.conf.update(flame_pools=pools)
+    app.conf.update(flame_pools=pools, **conf)
     return CliRunner().invoke(flame, ["simulate", *words], obj=SimpleNamespace(app=app))
 
 
@@ -134,3 +134,10 @@ def test_what_cannot_be_simulated_is_refused_with_the_remedy(words: tuple[str, .
     assert ended.exit_code in (1, 2)
     assert isinstance(ended.exception, SystemExit)  # no traceback
     assert told in " ".join(ended.output.split())
+
+
+def test_a_policy_that_cannot_be_copied_is_refused_with_the_remedy() -> None:
+    ended = asked("--burst", "5x1", flame_policy="tests.unit.test_testing_flame:locked")
+    assert ended.exit_code == 1
+    assert isinstance(ended.exception, SystemExit)  # no traceback
+    assert "cannot be copied, as tests and simulations do: cannot pickle" in ended.output

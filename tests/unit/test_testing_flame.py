@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import threading
+from collections.abc import Callable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -143,6 +146,50 @@ def test_a_queue_that_no_pool_serves_is_refused_with_the_nearest_name() -> None:
         new().push("vidio")
 
 
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda flame: flame.runners("vidoe"), "there is no flame pool 'vidoe'; did you mean 'video'? (known: video)"),
+        (lambda flame: flame.waits("vidoe"),
+         "no flame pool takes from queue 'vidoe'; did you mean 'video'? (known: video)"),
+        (lambda flame: flame.refuse("Unsupported", pool="vidoe"),
+         "refuse: no launch is for pool 'vidoe'; did you mean 'video'? (known: video)"),
+        (lambda flame: flame.refuse("Unsupported", market="spto"),
+         "refuse: no launch is for market 'spto'; did you mean 'spot'? (known: spot, on-demand)"),
+        (lambda flame: flame.refuse("Unsupported", market="spot", instance_type="c7i.lrage"),
+         "refuse: no launch is for instance_type 'c7i.lrage'; did you mean 'c7i.large'? (known: c7i.large, m7i.large)"),
+        (lambda flame: flame.lose_answers(subnet_id="subnet-b"),
+         "refuse: no launch is for subnet_id 'subnet-b'; did you mean 'subnet-0000000a'? (known: subnet-0000000a)"),
+        (lambda flame: flame.refuse("InsufficientInstanceCapacityy"),
+         "refuse: code 'InsufficientInstanceCapacityy' is not known; did you mean 'InsufficientInstanceCapacity'? "
+         "(what is not known is taken as 'UnauthorizedOperation' is)"),
+    ],
+    ids=["runners", "waits", "pool", "market", "instance_type", "subnet_id", "code"],
+)  # fmt: skip
+def test_a_name_that_nothing_has_is_refused_with_the_nearest(ask: Callable[[Flame], Any], told: str) -> None:
+    with pytest.raises((ValueError, SettingsError), match=f"^{re.escape(told)}$"):
+        ask(on_ec2())
+
+
+def test_waits_are_those_of_a_queue_or_of_a_tasks_queue() -> None:
+    app = new_app(flame_pools={"video": VIDEO, "audio": {**VIDEO, "queues": ["audio"]}})
+    app.conf.task_routes = {"proj.encode": "audio"}
+
+    @app.task(name="proj.encode")
+    def encode() -> None: ...
+
+    flame = Flame(app)
+    flame.push("video", 3)
+    flame.push(encode, 2)
+    flame.settle()
+    assert [len(flame.waits(queue)) for queue in (None, "video", "audio", encode)] == [5, 3, 2, 2]
+
+
+def test_local_runners_have_neither_market_nor_type() -> None:
+    with pytest.raises(ValueError, match=r"^refuse: no launch is for market 'spot' \(known: none\)$"):
+        new().refuse("Unsupported", market="spot")
+
+
 def test_a_task_goes_where_the_apps_routes_send_it() -> None:
     flame = new(conf={"task_routes": {"proj.render": "video"}})
 
@@ -185,6 +232,22 @@ class Remembers:
 remembers = Remembers()
 
 
+class Locked(Remembers):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+class Endless(Remembers):
+    """As a client of boto3 is, whose attributes are asked of an attribute."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.client, name)
+
+
+locked, endless = Locked(), Endless()
+
+
 def test_what_a_policy_raises_reaches_the_test() -> None:
     with pytest.raises(ZeroDivisionError, match="a bug of the team's own"):
         new({"policy": f"{__name__}:raises"})
@@ -215,6 +278,19 @@ def test_each_parent_begins_with_a_policy_that_remembers_nothing() -> None:
         flame = new({"policy": f"{__name__}:remembers"})
         assert flame.pool("video").plan == "nothing to do: asked 1 times"
     assert remembers.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("locked", "cannot pickle '_thread.lock' object"), ("endless", "maximum recursion depth exceeded")],
+)
+def test_a_policy_that_cannot_be_copied_is_told_to_be(name: str, why: str) -> None:
+    with pytest.raises(
+        SettingsError, match=rf"^settings flame_\*: option 'policy' names '{__name__}:{name}', which "
+    ) as told:
+        new({"policy": f"{__name__}:{name}"})
+    assert f"cannot be copied, as tests and simulations do: {why}" in str(told.value)
+    assert str(told.value).endswith("; give it __deepcopy__")
 
 
 # EC2

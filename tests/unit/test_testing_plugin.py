@@ -15,6 +15,8 @@ PLUGIN = ("-p", "no:flame", "-p", "celery_flame_ec2.testing.plugin")
 APP = """
 from celery import Celery
 
+APP = "proj"
+
 app = Celery("proj", broker="redis://127.0.0.1:1/0", set_as_current=False)
 app.conf.flame_pools = {"video": {"queues": ["video"], "max": 4, "max_concurrency": 2}}
 """
@@ -110,6 +112,42 @@ def test_settings_that_cannot_work_are_told_in_a_line_for_each_problem(project: 
 def test_without_an_app_it_is_told_how_to_name_one(pytester: pytest.Pytester) -> None:
     printed = run(pytester, "def test_it(flame): ...", errors=1)
     assert "flame: which app? Set `flame_app = proj.app` in pytest's options, or write a fixture flame_app" in printed
+
+
+@pytest.mark.parametrize(
+    ("mark", "told"),
+    [
+        ("{'max': 3}", "the marker takes settings by name, as in flame(interval=5), got {'max': 3}"),
+        ("start=5", "the marker's 'start' must be a datetime, got 5"),
+        ("seed='a'", "the marker's 'seed' must be a whole number, got 'a'"),
+        ("leaves=None", "the marker's 'leaves' must be a whole number, got None"),
+    ],
+    ids=["by position", "start", "seed", "leaves"],
+)
+def test_a_marker_that_means_nothing_is_told_in_a_line(project: pytest.Pytester, mark: str, told: str) -> None:
+    tests = f"""
+        import pytest
+
+        @pytest.mark.flame({mark})
+        def test_it(flame): ...
+        """
+    printed = run(project, tests, errors=1)
+    assert f"\nflame: {told}\n" in printed
+    assert "Error: " not in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("nope.app", "ModuleNotFoundError: No module named 'nope'"),
+        ("proj:nope", "ModuleNotFoundError: No module named 'proj:nope'"),
+        ("proj:APP", "it is a str, not a Celery app"),
+    ],
+)
+def test_an_app_that_is_not_there_is_told_with_the_option(project: pytest.Pytester, name: str, told: str) -> None:
+    printed = run(project, "def test_it(flame): ...", "-o", f"flame_app={name}", errors=1)
+    assert f"\nflame: flame_app = '{name}' cannot be loaded: {told}" in printed
+    assert "importlib" not in printed
 
 
 def test_a_team_may_bring_app_settings_and_conditions_by_fixtures(project: pytest.Pytester) -> None:

@@ -59,6 +59,8 @@ MEANINGS = (
     (UNCLEAR, Meaning.UNCLEAR), (CREDENTIALS, Meaning.CREDENTIALS), (TOKEN, Meaning.TOKEN), (SPENT, Meaning.SPENT),
     (GONE, Meaning.GONE),
 )  # fmt: skip
+#: All codes that mean something of their own.
+CODES = frozenset[str]().union(*(codes for codes, _ in MEANINGS))
 #: Refusals after which the next type, subnet or market may still be granted.
 NEXT_RUNG = frozenset({Meaning.CAPACITY, Meaning.SUBNET, Meaning.QUOTA, Meaning.SPENT})
 #: Answers that say nothing of a request that was sent before and not answered: EC2 did not look whether it knows it.
@@ -225,6 +227,11 @@ def meaning_of(code: str, status: int) -> Meaning:
         if code in codes:
             return meaning
     return Meaning.UNCLEAR if status >= 500 else Meaning.FATAL
+
+
+def known(code: str) -> bool:
+    """Tell whether there is a meaning or a remedy for an error code, and not only what holds for any."""
+    return code in CODES or any(code.startswith(start) for start, _ in REMEDIES)
 
 
 def _answered(response: dict[str, Any], action: str) -> Refusal:
