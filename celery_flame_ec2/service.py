@@ -306,6 +306,9 @@ class Service:
     def _heed(self, decided: Decisions) -> None:
         for pool in self.pools:
             pool.overrule(decided.of(pool.settings.name, pool.override))
+        self._note_decisions(decided)
+
+    def _note_decisions(self, decided: Decisions) -> None:
         before, self._decisions = self._decisions.doubt(self._by_name), decided
         if (doubt := decided.doubt(self._by_name)) != before:
             told = doubt or "known again"
@@ -323,9 +326,9 @@ class Service:
     def _adopt(self) -> None:
         """Go on where the parent before stopped: with what it launched and nobody sees yet, and its failures."""
         left, now = self._notes.read(), self.now()
-        self._heed(left.decisions)
         for pool in self.pools:
             pool.adopt(left, now)
+        self._note_decisions(left.decisions)
 
     @property
     def acts(self) -> bool:

@@ -48,8 +48,8 @@ resource "aws_iam_policy" "parent" {
 }
 
 resource "aws_iam_role_policy_attachment" "parent" {
-  count      = var.parent_role == null ? 0 : 1
-  role       = var.parent_role
+  count      = length(var.parent_roles)
+  role       = var.parent_roles[count.index]
   policy_arn = aws_iam_policy.parent.arn
 }
 

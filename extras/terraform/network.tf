@@ -20,10 +20,10 @@ resource "aws_route_table_association" "runners" {
 }
 
 resource "aws_route" "out" {
-  count                  = var.nat_gateway_id == null ? 0 : 1
+  count                  = var.nat_gateway == null ? 0 : 1
   route_table_id         = aws_route_table.runners.id
   destination_cidr_block = "0.0.0.0/0"
-  nat_gateway_id         = var.nat_gateway_id
+  nat_gateway_id         = var.nat_gateway.id
 }
 
 resource "aws_security_group" "runners" {
@@ -41,8 +41,8 @@ resource "aws_security_group" "runners" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "broker" {
-  count                        = var.broker_security_group_id == null ? 0 : 1
-  security_group_id            = var.broker_security_group_id
+  count                        = length(var.broker_security_group_ids)
+  security_group_id            = var.broker_security_group_ids[count.index]
   description                  = "runners"
   ip_protocol                  = "tcp"
   from_port                    = var.broker_port
@@ -53,7 +53,7 @@ resource "aws_vpc_security_group_ingress_rule" "broker" {
 # the ways to AWS's services that need no internet
 
 locals {
-  interfaces = var.nat_gateway_id == null && var.endpoints ? toset(concat(
+  interfaces = var.nat_gateway == null && var.endpoints ? toset(concat(
     length(var.parameter_arns) > 0 ? ["ssm"] : [],
     length(var.secret_arns) > 0 ? ["secretsmanager"] : [],
     var.broker == "sqs" ? ["sqs"] : [],

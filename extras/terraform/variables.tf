@@ -45,9 +45,10 @@ variable "subnets" {
   type        = map(string)
 }
 
-variable "nat_gateway_id" {
-  description = "The way out for tasks that need the internet; without one runners reach the VPC and the endpoints alone"
-  type        = string
+# An object, and lists below: whether there is one is known before what it will be.
+variable "nat_gateway" {
+  description = "The way out for tasks that need the internet, as in {id = \"nat-0cccccccc\"}; without one runners reach the VPC and the endpoints alone"
+  type        = object({ id = string })
   default     = null
 }
 
@@ -57,10 +58,10 @@ variable "endpoints" {
   default     = true
 }
 
-variable "broker_security_group_id" {
-  description = "The broker's group, to let runners in; where it is null you let them in yourself"
-  type        = string
-  default     = null
+variable "broker_security_group_ids" {
+  description = "The broker's groups, to let runners in; where there is none you let them in yourself"
+  type        = list(string)
+  default     = []
 }
 
 variable "broker_port" {
@@ -69,8 +70,8 @@ variable "broker_port" {
   default     = 6379
 }
 
-variable "parent_role" {
-  description = "The name of the role that the parent runs as, to be given the parent's policy; where it is null you attach it"
-  type        = string
-  default     = null
+variable "parent_roles" {
+  description = "The names of the roles that parents run as, to be given the parent's policy; where there is none you attach it"
+  type        = list(string)
+  default     = []
 }

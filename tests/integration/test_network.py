@@ -188,6 +188,7 @@ def test_a_stack_without_references_gives_no_right_to_secrets(deployed: Callable
     stack = deployed("redis", references="no")
     assert normalised(stack.granted()["runner"]) == normalised(stack.printed["runner"])
     assert not stack.resources("EC2::VPCEndpoint")[1:], "an endpoint that nothing needs"
+    assert stack.resources("EC2::SecurityGroup") == [stack.ec2["security_group_id"]], "a group that is nobody's"
 
 
 @unsupported
