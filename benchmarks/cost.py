@@ -41,6 +41,8 @@ app = Celery("cost")
 app.conf.update(json.loads(os.environ["COST_CONF"]))
 """
 ALONE, LOCAL, EC2 = "Celery alone", "local pools", "EC2 pools"
+#: How often `celery --help` runs in a turn, of which the median counts; a worker starts once.
+HELPS = 3
 #: What may be added at most: milliseconds and MB.
 AIMS = {"celery --help": 50.0, "worker until ready": 100.0, "main process at work, PSS": 30.0}
 
@@ -166,7 +168,7 @@ def turn(directory: Path, setups: list[Setup], rest: float, number: int) -> dict
 
 
 def measured(directory: Path, setup: Setup, rest: float) -> Sample:
-    helped, helped_cpu = help_of(setup)
+    helped, helped_cpu = map(statistics.median, zip(*(help_of(setup) for _ in range(HELPS)), strict=True))
     began = time.monotonic()
     with worker(directory, setup) as pid:
         started, cpu, ready = time.monotonic() - began, cpu_of(pid), memory_of(pid)

@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from celery_flame_ec2.parent import HELLO_VARIABLE, LETTER_VARIABLE, RUNNER_ID_VARIABLE, Parent
-from celery_flame_ec2.release import build
+from celery_flame_ec2.release.bundle import build
 from tests.servers import RedisServer
 from tests.waiting import wait_until
 

@@ -118,7 +118,7 @@ def build(
 
     Prints the file's path, its size in bytes and its SHA-256.
     """
-    from ..release import build as build_release
+    from ..release.bundle import build as build_release
     from ..release.target import choose
 
     if zst and output:

@@ -19,6 +19,7 @@ from ..errors import ReleaseError
 from . import archive, sources
 from .manifest import NAME, Manifest, files_in
 from .progress import Progress
+from .revision import revision
 from .scratch import scratch
 from .sources import Dependencies
 from .target import Target, choose
@@ -203,11 +204,3 @@ def _write_start(stage: Path, name: str) -> None:
     script.parent.mkdir()
     script.write_bytes(importlib.resources.files("celery_flame_ec2").joinpath("templates", "start.py").read_bytes())
     script.chmod(0o755)
-
-
-def revision(project: Path) -> str | None:
-    asked = ["git", "-C", str(project), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip() or None
-    except FileNotFoundError:  # no git here
-        return None

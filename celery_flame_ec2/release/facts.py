@@ -7,8 +7,8 @@ import importlib.metadata
 from pathlib import Path
 
 from ..errors import ReleaseError
-from .bundle import revision
 from .manifest import NAME, Manifest
+from .revision import revision
 
 PACKAGES = ("celery", "celery-flame-ec2")
 #: Where the release would lie that this process runs.

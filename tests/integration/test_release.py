@@ -17,7 +17,8 @@ import pytest
 
 from celery_flame_ec2.errors import ReleaseError
 from celery_flame_ec2.parent import Parent
-from celery_flame_ec2.release import Release, build, bundle, sources
+from celery_flame_ec2.release import bundle, sources
+from celery_flame_ec2.release.bundle import Release, build
 from celery_flame_ec2.release.manifest import Manifest, files_in
 from celery_flame_ec2.release.progress import Progress
 from celery_flame_ec2.release.sources import Dependencies

@@ -11,7 +11,8 @@ import pytest
 import zstandard
 
 from celery_flame_ec2.errors import ReleaseError
-from celery_flame_ec2.release import archive, build, bundle, sources
+from celery_flame_ec2.release import archive, bundle, sources
+from celery_flame_ec2.release.bundle import build
 from celery_flame_ec2.release.progress import Progress
 from celery_flame_ec2.release.target import Target
 from celery_flame_ec2.release.wheels import Locked, Package, explain, needed, parse, read_lock
