@@ -13,9 +13,9 @@ from celery_flame_ec2.cli import flame
 INTRODUCTION = """\
 # Commands
 
-What can be asked of flame, and with which options. Each is run as `celery -A proj flame ...`, from any machine with the
-app's settings, and tells the same with `--help`. Exit code 0 says that it went well; 1 that it did not, and one line on
-standard error why; 2 that the command line is wrong; 69 that broker, AWS or a runner did not answer.
+What can be asked of flame, and with which options. Each is run as `celery -A proj.app flame ...`, from any machine with
+the app's settings, and tells the same with `--help`. Exit code 0 says that it went well; 1 that it did not, and one
+line on standard error why; 2 that the command line is wrong; 69 that broker, AWS or a runner did not answer.
 
 This page is printed from the code by `python docs/commands.py`.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     print(REMOTE)
     for name, info in sorted(Panel.meta.items()):
         if name.startswith("flame"):
-            print(f"| {code(f'celery -A proj {info.type} {name}', info.signature)} | {info.help} |")
+            print(f"| {code(f'celery -A proj.app {info.type} {name}', info.signature)} | {info.help} |")
 
 
 def commands(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:

@@ -146,14 +146,7 @@ class Deployment:
 
     def runners(self) -> dict[str, int]:
         """Return the process id of each runner that lives, by runner id: told by its lock, as its backend does."""
-        found = {}
-        for path in self.temporary.glob("celery-flame-*/*/*.json"):
-            with contextlib.suppress(FileNotFoundError, ValueError), path.open() as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    found[path.stem] = int(json.load(file)["pid"])
-        return found
+        return living(self.temporary)
 
     def runner_log(self, runner_id: str) -> str:
         (path,) = self.temporary.glob(f"celery-flame-*/*/{runner_id}.log")
@@ -224,6 +217,18 @@ class Watch:
     def __exit__(self, *exc_info: object) -> None:
         self._over.set()
         self._thread.join()
+
+
+def living(temporary: Path) -> dict[str, int]:
+    """Return the process id of each local runner that lives, where this was TMPDIR when it was launched."""
+    found = {}
+    for path in temporary.glob("celery-flame-*/*/*.json"):
+        with contextlib.suppress(FileNotFoundError, ValueError), path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                found[path.stem] = int(json.load(file)["pid"])
+    return found
 
 
 def error_lines(ended: subprocess.CompletedProcess[str]) -> list[str]:

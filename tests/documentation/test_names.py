@@ -123,6 +123,8 @@ def test_a_command_of_flame_is_there_with_its_options(span: Span) -> None:
     command, rest = read(behind)
     given = {word.partition("=")[0] for word in rest if word.startswith("-")}
     assert given <= options_of(command)
+    once = {name for each in command.params if not getattr(each, "multiple", False) for name in each.opts}
+    assert [name for name in given & once if rest.count(name) > 1] == [], "the last one alone would count"
     wanted = [each for each in command.params if isinstance(each, click.Argument)]
     if not given and not any(each.nargs < 0 for each in wanted):
         assert len(rest) <= len(wanted), "it takes fewer words"
