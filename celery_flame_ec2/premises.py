@@ -15,10 +15,14 @@ def premises() -> Path:
     return Path(tempfile.gettempdir()) / f"celery-flame-{os.getuid()}"
 
 
+def file_name(owner: str) -> str:
+    """Return how files of one deployment are named."""
+    return re.sub(r"[^\w.@-]", "-", owner)
+
+
 def own_file(owner: str, kind: str) -> Path:
     """Return a path of this machine and user that is of one deployment."""
-    name = re.sub(r"[^\w.@-]", "-", owner)
-    return premises() / f"{name}.{kind}"
+    return premises() / f"{file_name(owner)}.{kind}"
 
 
 def make_own(*directories: Path) -> None:

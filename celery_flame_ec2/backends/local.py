@@ -7,7 +7,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import secrets
 import signal
 import socket
@@ -22,7 +21,7 @@ from ..config import Settings
 from ..errors import BackendError, LaunchError
 from ..forks import lock_against_forks
 from ..parent import LETTER_VARIABLE, PLACE_VARIABLE, RUNNER_ID_VARIABLE, Parent
-from ..premises import make_own, must_be_own
+from ..premises import file_name, make_own, must_be_own
 from ..runner import Runner
 from .base import Backend
 
@@ -62,7 +61,7 @@ class LocalBackend(Backend):
     ) -> None:
         self._settings = settings
         self._command = list(command)
-        self._directory = directory / re.sub(r"[^\w.@-]", "-", settings.owner)
+        self._directory = directory / file_name(settings.owner)
         self._environ = dict(environ)
         self._clock = clock
         self._children: dict[str, subprocess.Popen[bytes]] = {}

@@ -42,9 +42,7 @@ def flame_app(request: pytest.FixtureRequest) -> Celery:
     """Return the app whose pools are tested; override it where the option `flame_app` of pytest is not enough."""
     name = str(request.config.getini(APP))
     if not name:
-        pytest.fail(
-            "flame: which app? Set `flame_app = proj.app` in pytest's options, or write a fixture flame_app", False
-        )
+        raise _failed("which app? Set `flame_app = proj.app` in pytest's options, or write a fixture flame_app")
     from celery import Celery
     from celery.app.utils import find_app
 

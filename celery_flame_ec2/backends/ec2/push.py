@@ -108,7 +108,7 @@ class _Sending:
             if not self.broken.is_set():
                 self._store.put(self._prefix + name, content, sha256=hashlib.sha256(content).hexdigest(), facts={})
                 self._progress(len(content))
-        except BaseException:
+        except BaseException:  # whatever it is, no other file shall be begun; it is raised again
             self.broken.set()
             raise
         finally:
