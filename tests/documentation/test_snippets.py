@@ -31,7 +31,10 @@ ELSEWHERE = {
     ("docs/commands.md", "flame "): "`python docs/commands.py` prints them, see tests/unit/test_docs.py",
     ("docs/deciding.md", "pool video: launch 5: 12 waiting, 4 running on runners, 2 free here;"): "a line of a log",
     ("docs/logs.md", "pool video: launch 5: 12 waiting, 4 running on runners; 0.25 a second arrive"): "lines of a log",
-    ("docs/launching.md", "video: video: 40 waiting; 0 to 20 runners"): "a part of `flame status`",
+    (
+        "docs/launching.md",
+        "  breaker  OPEN: 3 launches failed; the next in 14 s; i-0abc did not come up: fetch: no such bundle",
+    ): "a part of `flame status`",
     (
         "docs/policy-benchmark.md",
         "1. no peer is better than our default on both",
