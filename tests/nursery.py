@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
-import importlib
+import importlib.util
 import itertools
 import json
 import os
@@ -41,7 +41,6 @@ FAMILY = (
     "celery.worker.consumer",
     "kombu.transport.pyamqp",
     "kombu.transport.redis",
-    "kombu.asynchronous.http.curl",
     "kombu.transport.SQS",
     "celery_flame_ec2.cli",
     "celery_flame_ec2.cli.child",
@@ -49,6 +48,8 @@ FAMILY = (
     "celery_flame_ec2.notices",
     "celery_flame_ec2.terminator",
 )
+#: And what asks SQS: kombu 5.5 has the latter alone, all others the former.
+CLIENTS = ("kombu.asynchronous.http.curl", "kombu.asynchronous.http.urllib3_client")
 #: Seconds between two looks for children that ended.
 LOOK = 0.02
 PR_SET_PDEATHSIG = 1
@@ -137,7 +138,7 @@ class Nursery:
 
 def main() -> list[str]:
     """Fork for each line of stdin; returns in the child alone, with the words of its command line."""
-    for name in FAMILY:
+    for name in (*FAMILY, *filter(importlib.util.find_spec, CLIENTS)):
         importlib.import_module(name)
     gc.freeze()  # what no collection touches, all forks share
     living: dict[int, str] = {}
