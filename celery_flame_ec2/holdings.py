@@ -27,17 +27,38 @@ REDIS_TIMEOUT = 5.0
 NEVER = 10 * 365 * 86400
 #: Messages that one script puts back, so that Redis serves others in between.
 BATCH = 100
+#: Seconds for which it is remembered that a runner was recalled: longer than any boot may last.
+RECALLED_FOR = 86400
 
 # Of the keys of a script kombu prefixes only the first, so the others are given with the app's prefix. Redis's own
 # clock is the only one: those of runners and parents need not agree.
 NOW = "local t = redis.call('TIME'); local now = t[1] .. '.' .. string.format('%06d', t[2])\n"
-#: Keys: the register. Arguments: runner id, what it says of itself. Kept beside it: when it came, when it spoke last.
+#: Keys: the register, those that were recalled. Arguments: runner id, what it says of itself. Kept beside it: when it
+#: came, when it spoke last. Of runner and parent, who is here first decides whether the runner works.
 REGISTER = (
     NOW
     + """
 local before = redis.call('HGET', KEYS[1], ARGV[1])
+if not before and redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
 local since = before and string.match(before, '^%S+') or now
 redis.call('HSET', KEYS[1], ARGV[1], since .. ' ' .. now .. ' ' .. ARGV[2])
+return 1
+"""
+)
+#: Keys: the register, those that were recalled. Arguments: seconds to remember them for, runner ids.
+RECALL = (
+    NOW
+    + """
+local recalled = {}
+for at = 2, #ARGV do
+    if redis.call('HEXISTS', KEYS[1], ARGV[at]) == 0 then
+        redis.call('ZADD', KEYS[2], now, ARGV[at])
+        recalled[#recalled + 1] = ARGV[at]
+    end
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[1])
+redis.call('EXPIRE', KEYS[2], ARGV[1])
+return recalled
 """
 )
 REGISTERED = NOW + "return {now, redis.call('HGETALL', KEYS[1])}"
@@ -134,12 +155,20 @@ class Holdings:
     def __init__(self, app: Celery, connection: Connection, owner: str) -> None:
         self._app, self._owner = app, owner
         self._connection: Any = connection
-        self._register = f"flame:runners:{owner}"
+        self._register, self._recalled = f"flame:runners:{owner}", f"flame:recalled:{owner}"
 
-    def register(self, runner_id: str, *, queues: Iterable[str], place: str, patience: float) -> None:
-        """Say that a runner lives, and what others must know if it should not say so again."""
+    def register(self, runner_id: str, *, queues: Iterable[str], place: str, patience: float) -> bool:
+        """Say that a runner lives, and what others must know if it should not say so again.
+
+        False where it was recalled before it ever was here: then it must take nothing.
+        """
         said = json.dumps({"queues": list(queues), "place": place, "patience": patience})
-        self._ask(lambda opened: _script(opened, REGISTER, [self._register], runner_id, said))
+        return bool(self._ask(lambda opened: _script(opened, REGISTER, self._first_come(opened), runner_id, said)))
+
+    def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
+        """Keep these runners from ever working, but those that registered; return those that will not."""
+        ask = lambda opened: _script(opened, RECALL, self._first_come(opened), RECALLED_FOR, *runner_ids)  # noqa: E731
+        return frozenset(map(_text, self._ask(ask)))
 
     def registered(self) -> tuple[Registration, ...]:
         """Return every runner that registered and did not leave."""
@@ -170,6 +199,9 @@ class Holdings:
     def close(self) -> None:
         """Let go of Redis; a later call connects anew."""
         self._connection.release()
+
+    def _first_come(self, opened: Any) -> list[str]:
+        return [self._register, *_prefixed(opened, [self._recalled])]
 
     def _ask(self, question: Callable[[Any], T]) -> T:
         try:

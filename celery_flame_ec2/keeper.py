@@ -7,9 +7,11 @@ import random
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from celery import Celery, bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.platforms import EX_OK
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
@@ -18,6 +20,9 @@ from .holdings import Holdings, claim, open_holdings
 from .lifetime import BROKER_PATIENCE
 from .parent import Parent
 from .salvage import Salvage
+
+if TYPE_CHECKING:
+    from .terminator import Terminator
 
 logger = logging.getLogger(__name__)
 
@@ -66,20 +71,24 @@ class Keeper:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self.run, name="flame-keeper", daemon=True)
 
-    def begin(self) -> None:
+    def begin(self) -> bool:
         """Register before anything is consumed, also after the broker was lost, and give back what was lost with it.
+
+        False where the parent recalled this runner before: then nothing may be consumed.
 
         Raises:
             HoldingsError: Redis does not answer.
         """
         with self._lock:
-            self._register()
+            if not self._register():
+                return False
             running = {request.message.delivery_tag for request in tuple(state.active_requests)}
             count = self._holdings.give_back(self._runner_id, self._letter.queues, keep=running)
         if count:
             logger.info("flame: gave back %d messages of the connection before", count)
         if not self._thread.is_alive():
             self._thread.start()
+        return True
 
     def stop(self) -> None:
         """The worker is over: leave nothing behind. Where Redis does not answer, another will see to it."""
@@ -112,8 +121,8 @@ class Keeper:
             except Exception as exc:  # noqa: BLE001  the thread must outlive it, or others take this runner for dead
                 self._complain(exc)
 
-    def _register(self) -> None:
-        self._holdings.register(
+    def _register(self) -> bool:
+        return self._holdings.register(
             self._runner_id, queues=self._letter.queues, place=self._place, patience=self._times.patience
         )
 
@@ -143,18 +152,29 @@ class KeeperStep(bootsteps.StartStopStep):  # type: ignore[misc]
 
     requires = (Tasks,)
 
-    def __init__(self, consumer: Any, flame_keeper: Keeper | None = None, **options: Any) -> None:
-        self._keeper = flame_keeper
+    def __init__(
+        self,
+        consumer: Any,
+        flame_keeper: Keeper | None = None,
+        flame_terminator: Terminator | None = None,
+        **options: Any,
+    ) -> None:
+        self._keeper, self._terminator = flame_keeper, flame_terminator
         super().__init__(consumer, **options)
 
     def include_if(self, _: Any) -> bool:
         """Only a worker that `flame child` started on Redis has a keeper."""
         return self._keeper is not None
 
-    def start(self, _: Any) -> None:
+    def start(self, consumer: Any) -> None:
         """The worker connected."""
-        if self._keeper is not None:
-            try:
-                self._keeper.begin()
-            except HoldingsError as exc:
-                raise ConnectionError(str(exc)) from exc  # Celery's own way to connect anew
+        if self._keeper is None:
+            return
+        try:
+            begun = self._keeper.begin()
+        except HoldingsError as exc:
+            raise ConnectionError(str(exc)) from exc  # Celery's own way to connect anew
+        if not begun:
+            if self._terminator is not None:
+                self._terminator.recalled(consumer)
+            raise WorkerShutdown(EX_OK)

@@ -22,6 +22,7 @@ ENDING_KINDS = {
     "other": "it gave no reason, or one of its own",
     "reaped": "a parent ended it",
     "rebalance": "EC2 recommended it",
+    "recalled": "needed no more before it was up",
     "single_use": "`single_use`",
     "spot": "EC2 took the machine",
     "told": "an operator or a signal told it to",
@@ -33,11 +34,14 @@ BEGINNINGS = {
     "old": "it lived ",
     "reaped": "reaped: ",
     "rebalance": "rebalance ",
+    "recalled": "recalled",
     "single_use": "single use: ",
     "spot": "spot interruption ",
     "told": "told by ",
 }
 CORDONED = ", cordoned"
+#: The reason of who was recalled.
+RECALLED = "recalled: needed no more before it was up"
 
 
 def kind_of(reason: str) -> str:

@@ -29,6 +29,8 @@ SLACK = 4.0
 HEDGE = 0.1
 #: Runners there may be before ENOUGH tasks were seen to their ends, where tasks may wait: how many it takes is a guess.
 FIRST_RUNNERS = 25
+#: Seconds billed for each launch, however early it ends, by EC2's price per second (aws.amazon.com/ec2/pricing).
+BILLED_AT_LEAST = 60.0
 #: What a sum of floats may be off, in runners.
 ROUNDING = 1e-9
 #: States in which a runner takes work, or soon will.
@@ -102,13 +104,15 @@ class Plan:
 
     `warm` of the `launch` make up the pool's min; `held` says that something kept the plan from doing what it wants.
     `cordon` and `uncordon` are ids of runners that shall take no more work, or take it again: named in each round
-    until their state shows it.
+    until their state shows it. `recall` are ids of runners that boot and are to end before they take any: where they
+    cannot be kept from it for certain they come up all the same.
     """
 
     launch: int = 0
     warm: int = 0
     cordon: tuple[str, ...] = ()
     uncordon: tuple[str, ...] = ()
+    recall: tuple[str, ...] = ()
     wanted: int | None = None
     held: bool = False
     reason: str
@@ -142,7 +146,14 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
         return _launch(pool, fleet, launch, Plan(wanted=wanted, uncordon=uncordon, reason=reason), now)
     settled = demand.past.arrivals.known and not uncordon
     surplus = up - (min(outlook.keep, pool.max) if settled else pool.max)  # max may have been lowered
-    return Plan(wanted=wanted, uncordon=uncordon, cordon=_least_busy(fleet, surplus), reason=reason)
+    in_vain = settled and up > outlook.keep and not demand.unserved
+    return Plan(
+        wanted=wanted,
+        uncordon=uncordon,
+        cordon=_least_busy(fleet, surplus),
+        recall=_still_booting(fleet, now) if in_vain else (),
+        reason=reason,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,6 +273,12 @@ def _least_busy(fleet: Fleet, count: int) -> tuple[str, ...]:
     up = [runner for runner in fleet.runners if runner.state is RunnerState.UP]
     up.sort(key=lambda runner: (runner.warm, runner.active, runner.launched_at))
     return tuple(runner.id for runner in up[: max(0, count)])
+
+
+def _still_booting(fleet: Fleet, now: float) -> tuple[str, ...]:
+    """Return the ids of those whose boots cost more from now on; warm ones are there to stay."""
+    boots = [runner for runner in fleet.runners if runner.state is RunnerState.BOOTING and not runner.warm]
+    return tuple(runner.id for runner in boots if now - runner.launched_at >= BILLED_AT_LEAST)
 
 
 def _in_words(demand: Demand, outlook: _Outlook) -> str:

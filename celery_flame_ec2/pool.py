@@ -30,6 +30,8 @@ logger = logging.getLogger(__name__)
 Policy = Callable[[PoolSettings, Demand | Unknown, Fleet | Unknown, float], Plan]
 #: Tells runners, by their ids, to take no more work from these queues or to take it again; False where it could not.
 Tell = Callable[[Order, Sequence[str], Collection[str]], bool]
+#: Keeps runners that boot from ever working; returns those of them that will not.
+Recall = Callable[[Collection[str]], Collection[str]]
 #: Seconds between two notes of what was learned.
 NOTE_EVERY = 60.0
 
@@ -38,7 +40,14 @@ class Pool:
     """The runners of one flame pool, as its parent handles them. `settings.max_concurrency` is known."""
 
     def __init__(
-        self, settings: PoolSettings, *, deployment: Settings, backend: Backend, policy: Policy, tell: Tell
+        self,
+        settings: PoolSettings,
+        *,
+        deployment: Settings,
+        backend: Backend,
+        policy: Policy,
+        tell: Tell,
+        recall: Recall,
     ) -> None:
         self.settings = settings
         #: Whether its runners say what they do: a program that is no worker of ours knows no words.
@@ -66,6 +75,7 @@ class Pool:
         self._backend = backend
         self._policy = policy
         self._tell_runners, self._orders = tell, Orders()
+        self._recall_runners = recall
         #: Runners that this policy cordoned, by id: whether they confirmed it. It may take them back.
         self._cordoned: dict[str, bool] = {}
 
@@ -193,7 +203,17 @@ class Pool:
             if count > 0:
                 self._launch(count, plan.reason, now, warm=is_warm)
         self._order(plan, now)
-        return asked_again or launch > 0
+        return self._recall(plan) or asked_again or launch > 0
+
+    def _recall(self, plan: Plan) -> bool:
+        """End runners that boot in vain; only ever those that can take no task any more."""
+        able = self.roster.recallable(plan.recall)
+        recalled = sorted(self._recall_runners(able)) if able else ()
+        if recalled:
+            self._say("recalled", "pool %s: recalled %s", ", ".join(recalled), runners=recalled, count=len(recalled))
+            self.roster.recalled(recalled)
+            self._backend.terminate(recalled)
+        return bool(recalled)
 
     def _order(self, plan: Plan, now: float) -> None:
         self._remember_cordons(plan)
@@ -281,13 +301,14 @@ class Pool:
             return ""
         runner = change.runner
         launch = runner.launch or runner.id
-        if not change.heard and launch not in told:  # those of one launch end alike, and asking why takes calls
+        silent = not change.heard and kind_of(change.reason) != "recalled"
+        if silent and launch not in told:  # those of one launch end alike, and asking why takes calls
             told[launch] = self._boot_failure(runner, certain=change.ours and hears)
-        cause = "" if change.heard else told[launch]
+        cause = told[launch] if silent else ""
         if cause:
             self._fail(f"{runner.id} did not come up: {cause}", now, kind="boot", launch=launch)
-        silent = "it gave no reason" if self.speaks else "its program ended"
-        reason = cause or change.reason or silent
+        unknown = "it gave no reason" if self.speaks else "its program ended"
+        reason = cause or change.reason or unknown
         self._tell_end(runner, reason, now, kind="boot" if cause else kind_of(change.reason))
         return reason
 
@@ -346,8 +367,8 @@ class Pool:
     def _is_news(self, plan: Plan) -> bool:
         if plan.launch:
             return True
-        orders, before = (plan.cordon, plan.uncordon), self.plan
-        if any(orders) and (before is None or orders != (before.cordon, before.uncordon)):
+        orders, before = (plan.cordon, plan.uncordon, plan.recall), self.plan
+        if any(orders) and (before is None or orders != (before.cordon, before.uncordon, before.recall)):
             return True
         return plan.held != (self.plan is not None and self.plan.held)
 
@@ -381,7 +402,8 @@ def _fingerprint(settings: PoolSettings) -> str:
 
 def in_words(plan: Plan) -> str:
     """Return what a plan does, and why."""
-    counts = {"launch": plan.launch, "cordon": len(plan.cordon), "uncordon": len(plan.uncordon)}
+    orders = {"cordon": plan.cordon, "uncordon": plan.uncordon, "recall": plan.recall}
+    counts = {"launch": plan.launch, **{verb: len(ids) for verb, ids in orders.items()}}
     said = ", ".join(f"{verb} {count}" for verb, count in counts.items() if count)
     return f"{said or ('hold' if plan.held else 'nothing to do')}: {plan.reason}"
 

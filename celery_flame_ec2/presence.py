@@ -46,7 +46,8 @@ class Word:
 
     `active` tasks are with it now, `taken` is how many it accepted since its start. `node` is its worker's name, by
     which it can be told something; empty where it speaks. `ages` are the seconds for which its machine and its process
-    had been running at its hello, where it knows.
+    had been running at its hello, where it knows. It is `recallable` if, before its first task, it asked whether it was
+    recalled: so do all of its release.
     """
 
     runner_id: str
@@ -59,6 +60,7 @@ class Word:
     heard_at: float = 0.0
     node: str = ""
     ages: tuple[float, float] | None = None
+    recallable: bool = False
 
 
 def say(dispatcher: Dispatcher, word: Word) -> None:
@@ -73,6 +75,7 @@ def say(dispatcher: Dispatcher, word: Word) -> None:
         taken=word.taken,
         reason=word.reason,
         ages=word.ages,
+        recallable=word.recallable,
     )
 
 
@@ -220,6 +223,7 @@ class Presence:
                 heard_at=self._clock(),
                 node=str(event.get("hostname", "")),
                 ages=_ages(event.get("ages")),
+                recallable=event.get("recallable") is True,
             )
         except (KeyError, TypeError, ValueError):
             logger.warning("a %s event that no runner of this version sends was left out", EVENT)

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from .lifetime import RECALLED
 from .policy import FORGET_AFTER, Failures
 from .presence import Word
 from .runner import Launch, Runner, RunnerState
@@ -81,6 +82,8 @@ class Roster:
         self._heard: set[str] = set()
         self._reasons: dict[str, str] = {}
         self._reaped: dict[str, str] = {}
+        #: Releases whose runners ask before their first task whether they were recalled.
+        self._asking: set[str] = set()
 
     # launches
 
@@ -208,13 +211,27 @@ class Roster:
         if any(runner.id == runner_id for runner in self.runners):
             self._reaped[runner_id] = f"reaped: {reason}"
 
+    def recallable(self, runner_ids: Iterable[str]) -> frozenset[str]:
+        """Return those of these that boot, and will ask before their first task whether they were recalled."""
+        asking = [runner for runner in self.runners if runner.release in self._asking]
+        booting = {runner.id for runner in asking if runner.state is RunnerState.BOOTING}
+        return frozenset(booting.intersection(runner_ids))
+
+    def recalled(self, runner_ids: Iterable[str]) -> None:
+        """Count these no more: they will never work."""
+        self._reaped |= dict.fromkeys(runner_ids, RECALLED)
+        self.runners = tuple(self._with_word(runner, None) for runner in self.runners)
+
     def reason(self, runner_id: str) -> str:
         """Return why a runner that is not gone yet ends; empty where it is not known to."""
         return self._reaped.get(runner_id, "") or self._reasons.get(runner_id, "")
 
     def _with_word(self, runner: Runner, word: Word | None) -> Runner:
         if word is None:
-            return runner
+            recalled = self._reaped.get(runner.id) == RECALLED
+            return dataclasses.replace(runner, state=RunnerState.ENDING) if recalled else runner
+        if word.recallable:
+            self._asking.add(runner.release)
         if word.taken != self._taken.get(runner.id):
             self._count(word)
         if word.reason:

@@ -113,7 +113,7 @@ class Service:
         self._reaper = Reaper()
         decide = policy or load_policy(settings.policy)
         self.pools = [
-            Pool(pool, deployment=settings, backend=self._backend, policy=decide, tell=self._tell)
+            Pool(pool, deployment=settings, backend=self._backend, policy=decide, tell=self._tell, recall=self._recall)
             for pool in settings.pools
         ]
         self._by_name = {pool.settings.name: pool for pool in self.pools}
@@ -376,6 +376,13 @@ class Service:
             self._complain("remote control", exc)
             return False
         return True
+
+    def _recall(self, runner_ids: Collection[str]) -> Collection[str]:
+        try:
+            return self._watch.recall(runner_ids)
+        except FlameError as exc:
+            self._complain("recall", exc)
+            return ()
 
     def _reap(self, demands: Mapping[str, Demand | Unknown]) -> None:
         """End runners that will not end themselves; only ever on a complete listing, and a fresh one."""

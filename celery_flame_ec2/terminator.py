@@ -20,7 +20,7 @@ from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.control import Panel
 
-from .lifetime import Ending, Vitals, drain_until, reason_to_end
+from .lifetime import RECALLED, Ending, Vitals, drain_until, reason_to_end
 from .notices import Notice
 from .parent import Parent
 from .presence import BEAT, REPEAT, Voice, Word, say
@@ -68,6 +68,7 @@ class Terminator:
         leave: Callable[[], None] | None = None,
         pulse: Callable[[], None] = lambda: None,
         ages: Callable[[], tuple[float, float] | None] = lambda: None,
+        recallable: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ending: Ending | None = None
@@ -77,7 +78,7 @@ class Terminator:
         self._hello_file = hello_file
         self._notice, self._leave, self._voice = notice, leave, voice
         self._pulse = pulse
-        self._ages = ages
+        self._ages, self._recallable = ages, recallable
         self._ages_at_hello: tuple[float, float] | None = None
         self._told = ""
         self._gave_up_at: float | None = None
@@ -113,6 +114,12 @@ class Terminator:
     def tell(self, by: str) -> None:
         """End because somebody says so, by the same drain as for any other reason."""
         self._told = self._told or f"told by {by}"
+
+    def recalled(self, consumer: Any) -> None:
+        """Say that it ends without having taken anything, on the consumer's thread: it was recalled as it booted."""
+        self.phase, self.ending = Phase.STOPPED, Ending(reason=RECALLED)
+        self._log("recalled", "it was needed no more before it was up")
+        self._say(consumer)
 
     def obey(self, cordoned: bool) -> None:
         """Take no more work, or take it again, as remote control would do it; from any thread, and however often."""
@@ -327,6 +334,7 @@ class Terminator:
             taken=self._accepted,
             reason=self.ending.reason if self.ending is not None else "",
             ages=self._ages_at_hello,
+            recallable=self._recallable,
         )
 
     @property

@@ -12,6 +12,7 @@ from .board import open_board
 from .board.reader import LOOK_EVERY, Reader
 from .broker import has_fanout, open_connection
 from .errors import DemandUnknown, OrderError
+from .holdings import open_holdings
 from .orders import Order, send, unavailable
 from .presence import INSTANT, Presence, Word
 from .queues import Measurement, measure, published
@@ -36,6 +37,7 @@ class Watch:
         """Watch a broker, and where it carries no words the `board`; that one is read every `look_every` seconds."""
         self._app = app
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
+        self._holdings = open_holdings(app, owner)
         self._presence: Presence | None = None
         self._reader: Reader | None = None
         if has_fanout(self._connection):
@@ -83,6 +85,14 @@ class Watch:
         words = self.words
         nodes = [words[runner_id].node for runner_id in runner_ids if runner_id in words and words[runner_id].node]
         send(self._app, self._connection, order, queues=queues, nodes=nodes)
+
+    def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
+        """Keep runners that boot from ever working; return those that will not. The others may be at work already.
+
+        Raises:
+            HoldingsError: the broker did not answer; some may be kept from it.
+        """
+        return self._holdings.recall(runner_ids) if self._holdings is not None else frozenset()
 
     def hears(self, pool: str) -> bool:
         """Tell whether runners of a pool can be heard at all, as far as is known."""
@@ -147,4 +157,6 @@ class Watch:
             self._presence.close()
         if self._reader is not None:
             self._reader.close()
+        if self._holdings is not None:
+            self._holdings.close()
         self._connection.release()

@@ -24,7 +24,7 @@ PAGE = """\
 
 How long do tasks wait, and what is billed: with this policy, with those of other tools, and with an oracle that knows
 the future and boots in no time? Simulated ([Simulate](simulate.md) says what is modelled), with at most {most}
-machines.
+machines, and a broker with which boots can be [recalled](deciding.md#recalled), such as Redis.
 
 ```sh
 make docs-policy                                    # this page

@@ -94,6 +94,7 @@ def _parts(app: Celery, letter: Parent, runner_id: str, environ: MutableMapping[
         voice=_voice(app, runner_id) if not letter.board else None,
         pulse=watchdog.pulse if watchdog is not None else lambda: None,
         ages=ages,
+        recallable=keeper is not None,
     )
     scribe = open_scribe(letter, runner_id, word=terminator.word, obey=terminator.obey)
     return Parts(terminator=terminator, keeper=keeper, notices=notices, scribe=scribe)

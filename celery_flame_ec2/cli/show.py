@@ -140,4 +140,4 @@ def _plan_fields(each: Plan) -> dict[str, Any]:
 
 
 def _orders(each: Plan) -> dict[str, list[str]]:
-    return {"cordon": list(each.cordon), "uncordon": list(each.uncordon)}
+    return {"cordon": list(each.cordon), "uncordon": list(each.uncordon), "recall": list(each.recall)}

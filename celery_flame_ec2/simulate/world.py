@@ -13,7 +13,7 @@ from typing import Any
 from ..config import PoolSettings
 from ..experience import Experience
 from ..lifetime import CORDONED_PATIENCE
-from ..policy import Demand, Fleet, Plan, Unknown, room
+from ..policy import BILLED_AT_LEAST, Demand, Fleet, Plan, Unknown, room
 from ..runner import Runner, RunnerState
 from .load import Task
 from .outcome import Moment, Outcome
@@ -39,7 +39,8 @@ class Conditions:
     a share of `failed_boots` never comes up and is ended at the pool's `boot_timeout`. A machine that is up gets a spot
     notice `interruptions` times an hour on average. From its decision to end until it is billed no more a runner
     takes `ending`. `cordoned_patience` is the idle time of a cordoned runner, or the pool's own where that is shorter.
-    At least `billed_at_least` is billed for each launch: EC2's minimum for Linux.
+    At least `billed_at_least` is billed for each launch: EC2's minimum for Linux. `recalls` is whether runners can be
+    kept from working while they boot, as with Redis.
     """
 
     boot: float = 60.0
@@ -48,7 +49,8 @@ class Conditions:
     interruptions: float = 0.0
     ending: float = 3.0
     cordoned_patience: float = CORDONED_PATIENCE
-    billed_at_least: float = 60.0
+    billed_at_least: float = BILLED_AT_LEAST
+    recalls: bool = True
 
 
 class _Machine:
@@ -300,6 +302,8 @@ class _World:
         return self._conditions.boot * self._random.lognormvariate(-spread * spread / 2, spread)
 
     def _up(self, machine: _Machine) -> None:
+        if machine.state is not RunnerState.BOOTING:
+            return  # it was recalled
         self._turn(machine, RunnerState.UP)
         self._boots.append(self._now - machine.launched_at)
         self._later(self._now + self._pool.max_lifetime, self._end, machine)
@@ -361,6 +365,11 @@ class _World:
             self._turn(machine, RunnerState.UP)
             self._offer(machine, machine.slots - machine.active)
 
+    def _recall(self, machine: _Machine) -> None:
+        if machine.state is RunnerState.BOOTING and self._conditions.recalls:
+            self._turn(machine, RunnerState.ENDING)
+            self._idle(machine)
+
     # rounds
 
     def _round(self) -> None:
@@ -374,7 +383,7 @@ class _World:
         demand = Demand(waiting=len(self._queue), running=running, past=self._past)
         plan = self._policy(self._pool, demand, fleet, now)
         launch = min(plan.launch, room(self._pool, fleet)) if plan.launch > 0 else 0
-        if launch > 0 or plan.cordon or plan.uncordon:
+        if launch > 0 or plan.cordon or plan.uncordon or plan.recall:
             self._follow(plan, launch)
         if self._changed:
             self._record(running)
@@ -394,6 +403,8 @@ class _World:
             self._cordon(self._machines[runner_id])
         for runner_id in plan.uncordon:
             self._uncordon(self._machines[runner_id])
+        for runner_id in plan.recall:
+            self._recall(self._machines[runner_id])
         self.outcome.decisions.append((self._now, plan.reason))
         self._changed = True
 
