@@ -123,15 +123,25 @@ def keys_of(owner: str, runner_id: str) -> dict[str, str]:
     }
 
 
+def are_kept(app: Celery) -> bool:
+    """Tell whether runners of this app keep account of what they hold, and so have a register.
+
+    Raises:
+        DemandUnknown: the broker's transport or its library is missing.
+    """
+    connection: Any = open_connection(app, timeout=REDIS_TIMEOUT)
+    options = app.conf.broker_transport_options or {}
+    return bool(connection.transport.driver_type == "redis" and options.get("ack_emulation", True))
+
+
 def claim(app: Celery, owner: str, runner_id: str) -> bool:
     """Let this app's consumers hold messages under keys of this runner; False where the broker keeps account itself.
 
     To be called before anything consumes. Nothing is redelivered while the runner lives, however long its tasks take.
     """
-    options: Mapping[str, Any] = app.conf.broker_transport_options or {}
-    transport: Any = app.connection_for_read().transport
-    if transport.driver_type != "redis" or not options.get("ack_emulation", True):
+    if not are_kept(app):
         return False
+    options: Mapping[str, Any] = app.conf.broker_transport_options or {}
     app.conf.broker_transport_options = {**options, **keys_of(owner, runner_id), "visibility_timeout": NEVER}
     return True
 

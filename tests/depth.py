@@ -23,6 +23,15 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
     return _launch(launch, pool, fleet, decided, now) if launch else decided
 
 
+def hasty(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
+    """Plan the same, and as soon as nothing waits recall whoever boots."""
+    decided = plan(pool, demand, fleet, now)
+    if isinstance(fleet, Unknown) or isinstance(demand, Unknown) or demand.waiting or decided.launch:
+        return decided
+    boots = [runner for runner in fleet.runners if runner.state is RunnerState.BOOTING and not runner.warm]
+    return dataclasses.replace(decided, recall=tuple(runner.id for runner in boots))
+
+
 def _launch(launch: int, pool: PoolSettings, fleet: Fleet, decided: Plan, now: float) -> Plan:
     failures = fleet.failures
     if (left := pause(failures, now)) > 0:

@@ -16,6 +16,7 @@ from celery.bin.base import CeleryCommand, CeleryOption, handle_preload_options
 from ..backends import open_backend
 from ..config import Ec2Options, PoolSettings, Settings
 from ..errors import BackendError, SettingsError
+from ..holdings import are_kept
 from ..options import read
 from ..pool import with_concurrency
 from ..service import copied_policy
@@ -139,6 +140,7 @@ def simulate_(ctx: click.Context, /, pool: str | None, as_json: bool, decisions:
     app: Celery = ctx.obj.app
     settings = settings_of(app)
     pools = _pools(app, settings, pool, options)
+    options["recalls"] = are_kept(app)
     runs = _runs(settings, pools, _load(options, pools[0]), options)
     if options["picture"]:
         _draw(options["picture"], pools[0], runs)
@@ -226,7 +228,7 @@ def _with_slots(app: Celery, settings: Settings, pool: PoolSettings) -> PoolSett
 
 
 def _runs(settings: Settings, pools: list[PoolSettings], load: Load, options: dict[str, Any]) -> list[Run]:
-    names = ("boot", "boot_spread", "failed_boots", "interruptions")
+    names = ("boot", "boot_spread", "failed_boots", "interruptions", "recalls")
     conditions = Conditions(**{name: options[name] for name in names})
     limits = {"until": options["until"]} if options["until"] else {}
     amount, runs = amount_of(load()), []
@@ -273,7 +275,7 @@ def _note(pool: PoolSettings, boot: float) -> str:
 def _as_json(
     settings: Settings, pool: PoolSettings, runs: list[Run], options: dict[str, Any], *, decisions: bool
 ) -> dict[str, Any]:
-    conditions = ("boot", "boot_spread", "failed_boots", "interruptions", "seed", "until")
+    conditions = ("boot", "boot_spread", "failed_boots", "interruptions", "recalls", "seed", "until")
     return {
         "pool": pool.name,
         "policy": settings.policy,

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ..backends.ec2.offers import Offer
-from ..lifetime import Ending, Vitals, drain_until, reason_to_end
+from ..lifetime import RECALLED, Ending, Vitals, drain_until, reason_to_end
 from ..parent import Parent
 from ..presence import Word
 from ..runner import Runner, RunnerState
@@ -54,6 +54,7 @@ class Machine:
         self.taken_away_at: float | None = None
         self._around = around
         self._up_at: float | None = None
+        self._recalled = False
         self._quiet_since: float | None = None
         self._drains_since = 0.0
         self._off = False
@@ -106,11 +107,20 @@ class Machine:
             taken=self.taken,
             reason=self.reason,
             heard_at=self._around.now(),
+            recallable=True,
         )
+
+    def recall(self) -> bool:
+        """Never work; False where it is up already."""
+        self._recalled = self._recalled or self._up_at is None
+        return self._recalled
 
     def come_up(self) -> None:
         """Say hello, and take what waits."""
-        if self.alive:
+        if self.alive and self._recalled:
+            self.ending, self._off = Ending(reason=RECALLED), True
+            self._around.ends(self)
+        elif self.alive:
             self._up_at = self._quiet_since = self.took_at = self._around.now()
             self.take()
             self._look()

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from ..errors import DemandUnknown, OrderError
+from ..errors import DemandUnknown, HoldingsError, OrderError
 from ..orders import Order
 from ..presence import ECHO, ECHO_WITHIN, Word
 from ..queues import Measurement
@@ -28,6 +28,8 @@ class Broker(Protocol):
     def published(self, queues: Sequence[str]) -> dict[str, float]: ...
 
     def order(self, order: Order, runner_ids: Collection[str]) -> None: ...
+
+    def recall(self, runner_ids: Collection[str]) -> frozenset[str]: ...
 
 
 class MemoryWatch:
@@ -60,6 +62,11 @@ class MemoryWatch:
         if self._broker.silent:
             raise OrderError("the broker does not answer")
         self._broker.order(order, [runner_id for runner_id in runner_ids if runner_id in self._words])
+
+    def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
+        if self._broker.silent:
+            raise HoldingsError("the broker does not answer")
+        return self._broker.recall(runner_ids)
 
     def listen(self, seconds: float) -> bool:
         if self._broker.silent:

@@ -136,6 +136,10 @@ class World:
         for machine in (self.machines[one] for one in runner_ids if one in self.machines):
             machine.obey(order is Order.CORDON)
 
+    def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
+        """Keep machines that boot from ever working; return those that will not."""
+        return frozenset(one for one in runner_ids if one in self.machines and self.machines[one].recall())
+
     # machines
 
     def living(self, pool: str | None = None) -> list[Machine]:

@@ -31,8 +31,8 @@ ACTS = frozenset({"RunInstances", "TerminateInstances"})
 NOTES = frozenset({"notes", "note"})
 #: Seconds after which a request to the lease's store that nobody answers has failed: at once, or when time is up.
 STORE_FAILS = (0.2, REQUEST_TIMEOUT)
-#: Launches that can be foretold: what is tried here is launching, not deciding.
-POLICY = "tests.depth:plan"
+#: Launches that can be foretold: what is tried here is launching, not deciding. It recalls what no sane policy would.
+POLICY = "tests.depth:hasty"
 LOGGER = logging.getLogger("celery_flame_ec2")
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import enum
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from random import Random
 
@@ -57,6 +57,7 @@ class Machine:
     taken: int = 0
     reason: str = ""
     said_hello: bool = False
+    recalled: bool = False
     idle_turn: int = 0
     hogged_until: float = 0.0
     last_word: Word | None = None  #: what it said right before the task that keeps it from speaking
@@ -171,6 +172,13 @@ class World:
     def order(self, order: Order, runner_ids: object) -> None:
         self.wrongs.append(f"{runner_ids} were told to {order.name.lower()}, and no policy here wants that")
 
+    def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
+        """Keep from working who did not come up yet; whose machine is gone will not either."""
+        booting = {name for name in runner_ids if name in self.machines and not self.machines[name].said_hello}
+        for name in booting:
+            self.machines[name].recalled = True
+        return frozenset(booting)
+
     def words(self) -> Iterator[Word]:
         """Yield what every machine said last that can be heard; `heard_at` is when it said so."""
         for machine in self.machines.values():
@@ -182,6 +190,7 @@ class World:
         return Word(
             runner_id=machine.instance.id, pool=machine.pool.name, owner=OWNER, state=machine.state,
             active=len(machine.tasks), taken=machine.taken, reason=machine.reason, heard_at=self.clock.now,
+            recallable=True,
         )  # fmt: skip
 
     def _of(self, pool: str) -> Iterator[Machine]:
@@ -215,6 +224,9 @@ class World:
 
     def _up(self, machine: Machine) -> None:
         if machine.instance.state not in RUNS:
+            return
+        if machine.recalled:
+            self._power_off(machine)
             return
         machine.state, machine.said_hello = RunnerState.UP, True
         if machine.ill not in {Ill.IDLE, Ill.IMMORTAL}:
@@ -345,7 +357,7 @@ class World:
 
     def _is_able(self, machine: Machine, patience: float) -> bool:
         """Tell whether a parent must count this machine for one that takes work, or will."""
-        if not machine.alive or machine.ill is not None or machine.state is RunnerState.ENDING:
+        if not machine.alive or machine.ill is not None or machine.recalled or machine.state is RunnerState.ENDING:
             return False
         return machine.said_hello or self.clock.now - machine.instance.launched_at < patience - DOUBT
 

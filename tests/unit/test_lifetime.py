@@ -12,6 +12,7 @@ from celery_flame_ec2.lifetime import (
     CORDONED_PATIENCE,
     ENDING_KINDS,
     NOTICE_MARGIN,
+    RECALLED,
     Ending,
     Vitals,
     drain_until,
@@ -137,6 +138,7 @@ def endings() -> Iterator[tuple[str, Ending | None]]:
     yield "rebalance", reason_to_end(vitals(rebalance=True), Limits(end_on_rebalance=True), NOW)
     yield "told", reason_to_end(vitals(told="told by remote control"), LIMITS, NOW)
     yield "reaped", Ending(reason="reaped: no hello within boot_timeout (120 s)")
+    yield "recalled", Ending(reason=RECALLED)
     yield "other", Ending(reason="")
     yield "other", Ending(reason="<script>")
 

@@ -269,6 +269,31 @@ def test_runners_above_a_max_that_was_lowered_are_cordoned_at_once_and_none_is_t
     assert (len(decided.cordon), decided.uncordon, decided.launch) == (1, (), 0)
 
 
+@pytest.mark.parametrize(
+    ("states", "age", "recalled"),
+    [
+        pytest.param([UP, UP, BOOTING, BOOTING], 60.0, ("i-2", "i-3"), id="what is up suffices, and one more"),
+        pytest.param([UP, UP, BOOTING, BOOTING], 59.0, (), id="until then their boots cost nothing more"),
+        pytest.param([UP, BOOTING, BOOTING], 60.0, (), id="what is up only just suffices"),
+        pytest.param([UP, UP, CORDONED, ENDING], 60.0, (), id="none boots"),
+    ],
+)
+def test_boots_are_recalled_that_nobody_needs(states: list[RunnerState], age: float, recalled: tuple[str, ...]) -> None:
+    few = Demand(waiting=0, running=1, past=dataclasses.replace(LONG, boot=1.0))
+    runners = Fleet(runners=tuple(runner(number, state, age=age) for number, state in enumerate(states)))
+    assert plan(POOL, few, runners, NOW).recall == recalled
+
+
+def test_no_boot_is_recalled_while_tasks_wait_or_arrivals_are_not_known_or_that_is_warm() -> None:
+    runners = Fleet(runners=(runner(0), runner(1), runner(2), runner(3, BOOTING, age=90.0)))
+    idle = Demand(waiting=0, past=SHORT)
+    assert plan(POOL, idle, runners, NOW).recall == ("i-3",)
+    assert plan(POOL, dataclasses.replace(idle, waiting=1), runners, NOW).recall == ()
+    assert plan(POOL, dataclasses.replace(idle, past=Experience()), runners, NOW).recall == ()
+    warm = Fleet(runners=(*runners.runners[:3], runner(3, BOOTING, age=90.0, warm=True)))
+    assert plan(POOL, idle, warm, NOW).recall == ()
+
+
 def test_what_the_parents_own_processes_serve_needs_no_runners() -> None:
     past = taught(runtime=5.0, arriving=0.8)
     assert len(plan(POOL, Demand(waiting=0, past=past), fleet(*[UP] * 3), NOW).cordon) == 1

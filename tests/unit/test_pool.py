@@ -14,6 +14,7 @@ from celery_flame_ec2.backends.base import Backend
 from celery_flame_ec2.config import Ec2Options, Settings, read_settings
 from celery_flame_ec2.errors import BackendError, LaunchError, LaunchUnclear
 from celery_flame_ec2.experience import BOOT_WEIGHT, FIRST_BOOT, Look
+from celery_flame_ec2.lifetime import RECALLED
 from celery_flame_ec2.notes import ENDINGS, LONGEST_REASON, Ended, Learned, Left, Standing
 from celery_flame_ec2.orders import AGAIN_AFTER, Order
 from celery_flame_ec2.parent import Parent
@@ -78,16 +79,35 @@ class Told:
         return self.works
 
 
+class Store:
+    """Where runners and parent meet: whom it gives to the parent."""
+
+    def __init__(self, *, but: Collection[str] = ()) -> None:
+        self.but = frozenset(but)
+        self.asked: list[Collection[str]] = []
+
+    def __call__(self, runner_ids: Collection[str]) -> Collection[str]:
+        self.asked.append(frozenset(runner_ids))
+        return frozenset(runner_ids) - self.but
+
+
 def new_pool(backend: Backend, **options: Any) -> Pool:
     deployment = settings(**options)
-    return Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan, tell=Told())
+    return Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan, tell=Told(), recall=Store())
 
 
-def planned(backend: Backend, decided: Plan, *, tell: Told | None = None, **options: Any) -> Pool:
+def planned(
+    backend: Backend, decided: Plan, *, tell: Told | None = None, recall: Store | None = None, **options: Any
+) -> Pool:
     """Return a pool whose policy plans the same in every round."""
     deployment = settings(**options)
     return Pool(
-        deployment.pools[0], deployment=deployment, backend=backend, policy=lambda *_: decided, tell=tell or Told()
+        deployment.pools[0],
+        deployment=deployment,
+        backend=backend,
+        policy=lambda *_: decided,
+        tell=tell or Told(),
+        recall=recall or Store(),
     )
 
 
@@ -339,7 +359,7 @@ def test_a_program_that_knows_no_words_ends_well_unless_its_console_says_otherwi
     backend: ListBackend, words: str, failures: int, reason: str
 ) -> None:
     deployment = dataclasses.replace(settings(hello="start"), backend="ec2")
-    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan, tell=Told())
+    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=plan, tell=Told(), recall=Store())
     do_round(pool, Demand(waiting=1))
     backend.words = words
     see(pool, [], {}, NOW + 70, hears=pool.speaks)
@@ -372,7 +392,7 @@ def test_an_unknown_listing_reaches_the_policy_as_unknown(backend: ListBackend) 
         return Plan(reason="looked")
 
     deployment = settings()
-    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=spy, tell=Told())
+    pool = Pool(deployment.pools[0], deployment=deployment, backend=backend, policy=spy, tell=Told(), recall=Store())
     pool.decide(Demand(waiting=1), NOW, listing=Unknown(why="silent"))
     assert seen == [Unknown(why="silent")]
 
@@ -624,3 +644,74 @@ def test_what_was_learned_is_noted_once_a_minute_and_not_anew_while_nothing_happ
     growing, quiet = new_pool(backend), new_pool(backend)
     assert noted(growing, 301) == 6
     assert noted(quiet, 301) == 1
+
+
+def recalling(backend: ListBackend, store: Store, *, runners: int = 3) -> Pool:
+    """Return a pool with one runner that is up, and others that boot and that its policy recalls."""
+    backend.living = [Runner(id=f"r{n}", pool="video", launched_at=NOW - 90, launch=f"l{n}") for n in range(runners)]
+    recall = tuple(runner.id for runner in backend.living)
+    pool = planned(backend, Plan(recall=recall, reason="enough are up"), recall=store)
+    pool.look(backend.runners(), up("r0", recallable=True), NOW)
+    return pool
+
+
+def test_runners_that_boot_are_recalled_and_ended_and_count_no_more(backend: ListBackend) -> None:
+    pool = recalling(backend, Store())
+    do_round(pool, Demand(waiting=0))
+    assert [runner.id for runner in backend.living] == ["r0"]
+    assert pool.fleet(NOW).count(RunnerState.BOOTING) == 0
+
+
+def test_one_that_came_to_work_before_it_was_recalled_is_left_alone(backend: ListBackend) -> None:
+    pool = recalling(backend, store := Store(but={"r1"}))
+    do_round(pool, Demand(waiting=0))
+    assert store.asked == [{"r1", "r2"}]
+    assert [runner.id for runner in backend.living] == ["r0", "r1"]
+    assert pool.fleet(NOW).count(RunnerState.BOOTING) == 1
+
+
+def test_no_runner_is_recalled_whose_release_is_not_known_to_ask(backend: ListBackend) -> None:
+    pool = recalling(backend, store := Store())
+    backend.living = [dataclasses.replace(runner, release="another") for runner in backend.living]
+    pool.look(backend.runners(), {}, NOW)
+    do_round(pool, Demand(waiting=0))
+    assert not store.asked
+    assert len(backend.living) == 3
+
+
+def test_a_recalled_runner_that_the_backend_did_not_end_counts_no_more_until_it_ends_itself(
+    backend: ListBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Collection[str]) -> None:
+        raise BackendError("UnauthorizedOperation")
+
+    pool = recalling(backend, Store())
+    monkeypatch.setattr(backend, "terminate", refuse)
+    with pytest.raises(BackendError, match="UnauthorizedOperation"):
+        do_round(pool, Demand(waiting=0))
+    pool.look(backend.runners(), up("r0"), NOW + 1)
+    assert pool.fleet(NOW).count(RunnerState.BOOTING) == 0
+    assert pool.fleet(NOW).count(RunnerState.ENDING) == 2
+
+
+def test_the_end_of_a_recalled_runner_is_no_failed_boot(backend: ListBackend) -> None:
+    pool = recalling(backend, Store())
+    backend.words = "flame: boot failed: release: it exited"
+    do_round(pool, Demand(waiting=0))
+    with heard(signals.runner_ended) as ended, heard(signals.launch_failed) as failed:
+        see(pool, backend.runners(), {}, NOW + 1, hears=True)
+    assert not failed
+    assert not pool.roster.failures.count
+    assert [(call["reason"], call["kind"]) for call in ended] == [(RECALLED, "recalled")] * 2
+
+
+def test_a_failed_boot_is_told_though_another_of_its_launch_was_recalled(backend: ListBackend) -> None:
+    pool = recalling(backend, Store(but={"r1"}))
+    backend.living = [dataclasses.replace(runner, launch="one") for runner in backend.living]
+    backend.words = "flame: boot failed: release: it exited"
+    pool.look(backend.runners(), {}, NOW)
+    do_round(pool, Demand(waiting=0))
+    backend.living = []
+    with heard(signals.launch_failed) as failed:
+        see(pool, backend.runners(), {}, NOW + 1, hears=True)
+    assert [call["reason"].partition(":")[0] for call in failed] == ["r1 did not come up"]

@@ -300,6 +300,33 @@ class TestCordon:
         assert [script.seen[at][0].running for at in (60.0, 62.0, 119.0, 120.0, 161.0)] == [1, 1, 1, 0, 0]
 
 
+class TestRecall:
+    def test_a_recalled_machine_ends_without_having_worked(self) -> None:
+        script = Script(at_0=launch(2), at_59=Plan(recall=("i-00000002",), reason="recall"))
+
+        outcome = play([Task(0.0, 1.0), Task(0.0, 1.0), Task(0.0, 1.0)], script)
+
+        assert script.states(61) == [RunnerState.UP, RunnerState.ENDING]
+        assert list(outcome.waits) == [60.0, 60.0, 61.0]
+        # The one is idle from 62 to 92 and ends for 3 s, the other since 59.
+        assert outcome.billed == 95 + 62
+
+    def test_one_that_is_up_is_not_recalled(self) -> None:
+        script = Script(at_0=launch(1), at_60=Plan(recall=("i-00000001",), reason="recall"))
+
+        outcome = play([Task(0.0, 1.0)], script)
+
+        assert script.states(61) == [RunnerState.UP]
+        assert outcome.billed == 94
+
+    def test_where_the_broker_cannot_keep_runners_from_working_they_come_up(self) -> None:
+        script = Script(at_0=launch(1), at_30=Plan(recall=("i-00000001",), reason="recall"))
+
+        play([Task(0.0, 1.0)], script, conditions=dataclasses.replace(EXACT, recalls=False))
+
+        assert script.states(60) == [RunnerState.UP]
+
+
 class TestInterruptions:
     def test_a_task_that_outlasts_the_notice_runs_again_elsewhere(self) -> None:
         conditions = dataclasses.replace(EXACT, interruptions=3600.0)

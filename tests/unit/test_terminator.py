@@ -13,7 +13,7 @@ import pytest
 from celery.worker import state
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 
-from celery_flame_ec2.lifetime import CORDONED_PATIENCE, NOTICE_MARGIN
+from celery_flame_ec2.lifetime import CORDONED_PATIENCE, NOTICE_MARGIN, RECALLED
 from celery_flame_ec2.notices import Notice
 from celery_flame_ec2.parent import Parent
 from celery_flame_ec2.presence import BEAT, EVENT, REPEAT, Word
@@ -327,7 +327,7 @@ def test_hello_is_said_once_it_consumes_and_leaves_the_file_the_deadman_waits_fo
     watcher = terminator(clock, consumer, hello)
     assert hello.exists()
     assert len(consumer.said) == 2  # at once, and with the first look
-    who = {"runner": "r1", "pool": "p", "owner": "o", "ages": ages}
+    who = {"runner": "r1", "pool": "p", "owner": "o", "ages": ages, "recallable": False}
     assert consumer.said[0] == {**who, "state": "up", "active": 0, "taken": 0, "reason": ""}
     clock.now += 60
     assert watcher.word().ages == ages  # at its hello: later words repeat it
@@ -618,3 +618,11 @@ def test_who_ends_or_has_no_broker_obeys_no_order_of_the_board(clock: Clock, con
     at(watcher, clock, 1)
     watcher.obey(True)
     assert consumer.ordered == []
+
+
+def test_one_that_was_recalled_says_so_and_considers_nothing_more(clock: Clock, consumer: Consumer) -> None:
+    watcher = terminator(clock, consumer)
+    watcher.recalled(consumer)
+    watcher.tick(clock.now)
+    assert watcher.phase is Phase.STOPPED
+    assert [(each["state"], each["reason"]) for each in consumer.said[-1:]] == [("ending", RECALLED)]
