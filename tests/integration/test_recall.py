@@ -136,7 +136,7 @@ def test_no_task_is_lost_when_boots_are_recalled_at_any_moment(redis_url: str, t
         (boot,) = parent.says(r"is up, ([\d.]+) s after")
         for turn in range(ROUNDS):
             # So long that the one which is up has begun the last of them at about the time when the others come up.
-            tasks, last = range(4 * turn, 4 * turn + 4), chance.uniform(1.0, 3.0) * float(boot)
+            tasks, last = range(4 * turn, 4 * turn + 4), chance.uniform(1.4, 2.0) * float(boot)
             for number in tasks:
                 work.send("square", number, last / 3)
             wait_until(lambda end=tasks.stop: work.numbers("square") == list(range(end)), what=f"burst {turn} done")
