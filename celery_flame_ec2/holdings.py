@@ -33,13 +33,14 @@ RECALLED_FOR = 86400
 # Of the keys of a script kombu prefixes only the first, so the others are given with the app's prefix. Redis's own
 # clock is the only one: those of runners and parents need not agree.
 NOW = "local t = redis.call('TIME'); local now = t[1] .. '.' .. string.format('%06d', t[2])\n"
-#: Keys: the register, those that were recalled. Arguments: runner id, what it says of itself. Kept beside it: when it
-#: came, when it spoke last. Of runner and parent, who is here first decides whether the runner works.
+#: Keys: the register, those that were recalled. Arguments: runner id, what it says of itself, whether it was here
+#: before. Kept beside it: when it came, when it spoke last. Of runner and parent, who is here first decides whether the
+#: runner works; Redis may have lost what it knew since, the runner has not.
 REGISTER = (
     NOW
     + """
 local before = redis.call('HGET', KEYS[1], ARGV[1])
-if not before and redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
+if not before and ARGV[3] == '0' and redis.call('ZSCORE', KEYS[2], ARGV[1]) then return 0 end
 local since = before and string.match(before, '^%S+') or now
 redis.call('HSET', KEYS[1], ARGV[1], since .. ' ' .. now .. ' ' .. ARGV[2])
 return 1
@@ -167,13 +168,16 @@ class Holdings:
         self._connection: Any = connection
         self._register, self._recalled = f"flame:runners:{owner}", f"flame:recalled:{owner}"
 
-    def register(self, runner_id: str, *, queues: Iterable[str], place: str, patience: float) -> bool:
-        """Say that a runner lives, and what others must know if it should not say so again.
+    def register(
+        self, runner_id: str, *, queues: Iterable[str], place: str, patience: float, again: bool = False
+    ) -> bool:
+        """Say that a runner lives, or lives still (`again`), and what others must know if it should not say so again.
 
         False where it was recalled before it ever was here: then it must take nothing.
         """
         said = json.dumps({"queues": list(queues), "place": place, "patience": patience})
-        return bool(self._ask(lambda opened: _script(opened, REGISTER, self._first_come(opened), runner_id, said)))
+        words = (runner_id, said, int(again))
+        return bool(self._ask(lambda opened: _script(opened, REGISTER, self._first_come(opened), *words)))
 
     def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
         """Keep these runners from ever working, but those that registered; return those that will not."""

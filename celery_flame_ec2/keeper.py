@@ -67,7 +67,7 @@ class Keeper:
         self._holdings, self._salvage = holdings, salvage
         self._times = times or Times()
         self._lock = threading.Lock()
-        self._silent = False
+        self._begun = self._silent = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self.run, name="flame-keeper", daemon=True)
 
@@ -122,9 +122,14 @@ class Keeper:
                 self._complain(exc)
 
     def _register(self) -> bool:
-        return self._holdings.register(
-            self._runner_id, queues=self._letter.queues, place=self._place, patience=self._times.patience
+        self._begun = self._holdings.register(
+            self._runner_id,
+            queues=self._letter.queues,
+            place=self._place,
+            patience=self._times.patience,
+            again=self._begun,
         )
+        return self._begun
 
     def _next_look(self) -> float:
         return time.monotonic() + self._times.look * random.uniform(0.75, 1.25)  # noqa: S311  not all at once

@@ -17,11 +17,13 @@ from celery import Celery
 from redis import Redis
 
 from celery_flame_ec2.holdings import RECALLED_FOR, Holdings, open_holdings
+from celery_flame_ec2.keeper import Keeper
 from celery_flame_ec2.lifetime import RECALLED
+from celery_flame_ec2.salvage import Salvage
 from tests.waiting import wait_until
 from tests.workers import Deployment
 
-from .test_child import child, heard, letter
+from .test_child import LETTER, child, heard, letter
 
 OWNER = "test"
 ROUNDS = int(os.environ.get("RECALL_ROUNDS", "4"))
@@ -67,6 +69,21 @@ def test_a_recall_may_be_repeated(app: Celery) -> None:
     holdings = opened(app)
     assert holdings.recall(["booting"]) == holdings.recall(["booting"]) == {"booting"}
     assert not register(holdings, "booting")
+
+
+def test_one_at_work_goes_on_though_its_line_in_the_register_was_lost(app: Celery, redis_url: str) -> None:
+    """A Redis that was emptied, or a replica that lags behind, knows nobody: who recalls then meets no line."""
+    holdings = opened(app)
+    keeper = Keeper(LETTER, "working", opened(app), Salvage(opened(app)), place="here")
+    assert keeper.begin()
+    try:
+        with Redis.from_url(redis_url) as client:
+            client.flushdb()
+        assert holdings.recall(["working"]) == {"working"}
+        assert keeper.begin(), "it connected anew"
+        assert [each.runner_id for each in holdings.registered()] == ["working"]
+    finally:
+        keeper.stop()
 
 
 def test_nothing_is_kept_for_ever(app: Celery, redis_url: str) -> None:
