@@ -193,8 +193,11 @@ class Pool:
         self.plan = plan
         return plan
 
-    def act(self, plan: Plan, now: float) -> bool:
-        """Do what the plan says, never beyond `max`; return whether there may be other runners now."""
+    def act(self, plan: Plan, now: float, *, since: float | None = 0.0) -> bool:
+        """Do what the plan says, never beyond `max`; return whether there may be other runners now.
+
+        `since` as `look` has it, and as it is by now.
+        """
         asked_again = self._ask_again(plan, now)
         # What was asked for again may be what the plan wants: the next round knows.
         launch = 0 if asked_again else min(plan.launch, room(bounded(self.settings, self.override), self.fleet(now)))
@@ -203,11 +206,11 @@ class Pool:
             if count > 0:
                 self._launch(count, plan.reason, now, warm=is_warm)
         self._order(plan, now)
-        return self._recall(plan) or asked_again or launch > 0
+        return self._recall(plan, since) or asked_again or launch > 0
 
-    def _recall(self, plan: Plan) -> bool:
+    def _recall(self, plan: Plan, since: float | None) -> bool:
         """End runners that boot in vain; only ever those that can take no task any more."""
-        able = self.roster.recallable(plan.recall)
+        able = self.roster.recallable(plan.recall, since)
         recalled = sorted(self._recall_runners(able)) if able else ()
         if recalled:
             self._say("recalled", "pool %s: recalled %s", ", ".join(recalled), runners=recalled, count=len(recalled))

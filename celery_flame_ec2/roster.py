@@ -211,11 +211,16 @@ class Roster:
         if any(runner.id == runner_id for runner in self.runners):
             self._reaped[runner_id] = f"reaped: {reason}"
 
-    def recallable(self, runner_ids: Iterable[str]) -> frozenset[str]:
-        """Return those of these that boot, and will ask before their first task whether they were recalled."""
+    def recallable(self, runner_ids: Iterable[str], since: float | None) -> frozenset[str]:
+        """Return those of these that boot, and will ask before their first task whether they were recalled.
+
+        Only those whose launch and all after it this parent heard, as it does `since` then: of the others one that
+        merely was not heard yet may be at work.
+        """
         asking = [runner for runner in self.runners if runner.release in self._asking]
         booting = {runner.id for runner in asking if runner.state is RunnerState.BOOTING}
-        return frozenset(booting.intersection(runner_ids))
+        attended = {name for name, at in self._ours.items() if since is not None and at > since}
+        return frozenset(booting & attended.intersection(runner_ids))
 
     def recalled(self, runner_ids: Iterable[str]) -> None:
         """Count these no more: they will never work."""

@@ -193,7 +193,7 @@ class Service:
         began = self.now()  # a listing may take long, and shows what there was when it began
         mine = self._list(self._monotonic())
         self._watch.catch_up(anew=self._misses_some())
-        words, since = self._watch.words, self._watch.since if self._lost_at > float("-inf") else 0.0
+        words, since = self._watch.words, self._attends_since()
         for pool in self.pools:
             pool.look(mine.get(pool.settings.name), words, began, hears=self._hears(pool), since=since)
         self._last_demands = self._demands()
@@ -354,7 +354,7 @@ class Service:
     def _round(self, pool: Pool, demand: Demand | Unknown) -> None:
         pool.tell(self.now(), hears=self._watch.since is not None and self._hears(pool))
         plan = pool.decide(demand, self.now(), listing=self.unlisted(pool.settings.name))
-        if pool.act(plan, self.now()):
+        if pool.act(plan, self.now(), since=self._attends_since()):
             self._listed_at = float("-inf")
 
     def _give_back(self) -> None:
@@ -378,6 +378,8 @@ class Service:
         return True
 
     def _recall(self, runner_ids: Collection[str]) -> Collection[str]:
+        if not self._acts():  # the parent that acts now may count on them
+            return ()
         try:
             return self._watch.recall(runner_ids)
         except FlameError as exc:
@@ -532,6 +534,10 @@ class Service:
         if self._heard_since is not None and self._watch.since != self._heard_since:
             self._lost_at = self.now()
         self._heard_since = self._watch.since
+
+    def _attends_since(self) -> float | None:
+        """Return since when runners are heard without a break: 0 where there was none yet, None while there is one."""
+        return self._watch.since if self._lost_at > float("-inf") else 0.0
 
     def _knows(self, pool: Pool, words: Mapping[str, Word], now: float) -> bool:
         """Tell whether what runners of a pool took is known: nothing, or each of them told it since it is heard."""

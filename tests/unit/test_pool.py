@@ -111,9 +111,9 @@ def planned(
     )
 
 
-def do_round(pool: Pool, demand: Demand | Unknown, now: float = NOW) -> Plan:
+def do_round(pool: Pool, demand: Demand | Unknown, now: float = NOW, *, since: float | None = 0.0) -> Plan:
     decided = pool.decide(demand, now, listing=None)
-    pool.act(decided, now)
+    pool.act(decided, now, since=since)
     return decided
 
 
@@ -651,6 +651,7 @@ def recalling(backend: ListBackend, store: Store, *, runners: int = 3) -> Pool:
     backend.living = [Runner(id=f"r{n}", pool="video", launched_at=NOW - 90, launch=f"l{n}") for n in range(runners)]
     recall = tuple(runner.id for runner in backend.living)
     pool = planned(backend, Plan(recall=recall, reason="enough are up"), recall=store)
+    pool.roster.launched(backend.living, NOW - 90)
     pool.look(backend.runners(), up("r0", recallable=True), NOW)
     return pool
 
@@ -677,6 +678,25 @@ def test_no_runner_is_recalled_whose_release_is_not_known_to_ask(backend: ListBa
     do_round(pool, Demand(waiting=0))
     assert not store.asked
     assert len(backend.living) == 3
+
+
+@pytest.mark.parametrize("since", [None, NOW - 89])
+def test_no_runner_is_recalled_that_may_have_said_hello_while_nobody_listened(
+    backend: ListBackend, since: float | None
+) -> None:
+    pool = recalling(backend, store := Store())
+    do_round(pool, Demand(waiting=0), since=since)
+    assert not store.asked
+    do_round(pool, Demand(waiting=0), since=NOW - 91)
+    assert store.asked == [{"r1", "r2"}]
+
+
+def test_no_runner_is_recalled_that_another_parent_launched(backend: ListBackend) -> None:
+    pool = recalling(backend, store := Store())
+    backend.living.append(Runner(id="r3", pool="video", launched_at=NOW - 90))
+    pool.look(backend.runners(), {}, NOW)
+    pool.act(Plan(recall=("r1", "r3"), reason="enough are up"), NOW)
+    assert store.asked == [{"r1"}]
 
 
 def test_a_recalled_runner_that_the_backend_did_not_end_counts_no_more_until_it_ends_itself(

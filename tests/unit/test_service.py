@@ -11,6 +11,7 @@ import pytest
 from celery import Celery
 from kombu import Connection
 
+from celery_flame_ec2 import signals
 from celery_flame_ec2.config import Settings, read_settings
 from celery_flame_ec2.errors import BackendError, DemandUnknown, ListingPartial
 from celery_flame_ec2.experience import FIRST_BOOT, Experience
@@ -98,6 +99,7 @@ class Watching:
         self.held: int | None = None
         self.approximate = self.silent = False
         self.published_at, self.looks = now, 0
+        self.recalled: list[Collection[str]] = []
 
     def measure(self, queues: Sequence[str]) -> Measurement:
         if self.silent:
@@ -108,6 +110,10 @@ class Watching:
     def published(self, queues: Sequence[str]) -> dict[str, float]:
         self.looks += 1
         return dict.fromkeys(queues, self.published_at)
+
+    def recall(self, runner_ids: Collection[str]) -> Collection[str]:
+        self.recalled.append(set(runner_ids))
+        return runner_ids
 
     def listen(self, seconds: float) -> bool:
         return False
@@ -132,8 +138,8 @@ class Watching:
 class Deployed:
     """One deployment over a backend that is a list, by a clock of its own."""
 
-    def __init__(self, **pool: Any) -> None:
-        self.settings = deployment({"video": {"queues": "q", "max_concurrency": 1, **pool}})
+    def __init__(self, *, policy: str = "tests.depth:plan", **pool: Any) -> None:
+        self.settings = deployment({"video": {"queues": "q", "max_concurrency": 1, **pool}}, policy=policy)
         self.clock, self.backend = Clock(), ListBackend()
         self.cell = Cell(self.clock)
         self.backend.living = []
@@ -212,6 +218,56 @@ def test_runners_of_the_release_before_go_on_beside_those_that_a_new_deploys_par
         work.rounds(service, 5, lease)
     assert "old" in work.living
     assert len(work.living) == 2
+
+
+class Burst:
+    """Two runners that were launched for two tasks, which a third runner did meanwhile; `come_up` lets it be heard."""
+
+    def __init__(self) -> None:
+        self.work = Deployed(policy="tests.depth:hasty", max=3)
+        self.service, self.watching, self.lease = self.work.parent()
+        self.first = self.work.runner("first")
+        self.watching.waiting = 3
+        self.work.rounds(self.service, 10, self.lease)
+        self.boots = self.work.living - {"first"}
+        self.watching.waiting = 0
+
+    def come_up(self) -> None:
+        self.watching.words = up(self.first, self.work.clock(), recallable=True)
+        self.work.rounds(self.service, 5, self.lease)
+
+
+def test_boots_are_recalled_and_ended() -> None:
+    burst = Burst()
+    burst.come_up()
+    assert len(burst.boots) == 2
+    assert burst.watching.recalled == [burst.boots]
+    assert burst.work.living == {"first"}
+
+
+def test_no_boot_is_recalled_that_may_have_come_up_while_nobody_was_heard() -> None:
+    burst = Burst()
+    burst.watching.silent, burst.watching.since = True, None
+    burst.work.rounds(burst.service, 5, burst.lease)
+    burst.watching.silent, burst.watching.since = False, burst.work.clock()
+    burst.come_up()
+    assert burst.watching.recalled == []
+    assert burst.boots < burst.work.living
+
+
+def test_a_parent_that_lost_the_lease_since_it_looked_recalls_nobody() -> None:
+    burst = Burst()
+
+    def lose(**_: Any) -> None:
+        burst.lease.release()
+
+    signals.runner_up.connect(lose)
+    try:
+        burst.come_up()
+    finally:
+        signals.runner_up.disconnect(lose)
+    assert burst.watching.recalled == []
+    assert burst.boots < burst.work.living
 
 
 def test_where_counts_are_approximate_nobody_is_replaced_for_taking_no_work() -> None:
