@@ -209,7 +209,7 @@ class Roster:
     def reaped(self, runner_id: str, reason: str) -> None:
         """Remember why a runner of this pool was ended, until it is gone: it may have no word of its own for it."""
         if any(runner.id == runner_id for runner in self.runners):
-            self._reaped[runner_id] = f"reaped: {reason}"
+            self._reaped.setdefault(runner_id, f"reaped: {reason}")
 
     def recallable(self, runner_ids: Iterable[str], since: float | None) -> frozenset[str]:
         """Return those of these that boot, and will ask before their first task whether they were recalled.

@@ -714,6 +714,20 @@ def test_a_recalled_runner_that_the_backend_did_not_end_counts_no_more_until_it_
     assert pool.fleet(NOW).count(RunnerState.ENDING) == 2
 
 
+def test_a_recalled_runner_that_is_reaped_because_it_never_came_up_is_still_no_failed_boot(
+    backend: ListBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = recalling(backend, Store())
+    monkeypatch.setattr(backend, "terminate", lambda _: None)
+    do_round(pool, Demand(waiting=0))
+    pool.roster.reaped("r1", "no hello within boot_timeout (120 s)")
+    pool.look(backend.runners(), up("r0"), NOW + 1)
+    assert pool.fleet(NOW).count(RunnerState.BOOTING) == 0
+    with heard(signals.runner_ended) as ended:
+        see(pool, [], {}, NOW + 2, hears=True)
+    assert {call["runner"].id: call["kind"] for call in ended}["r1"] == "recalled"
+
+
 def test_the_end_of_a_recalled_runner_is_no_failed_boot(backend: ListBackend) -> None:
     pool = recalling(backend, Store())
     backend.words = "flame: boot failed: release: it exited"
