@@ -13,7 +13,7 @@ from typing import Any
 from ..config import PoolSettings
 from ..experience import Experience
 from ..lifetime import CORDONED_PATIENCE
-from ..policy import BILLED_AT_LEAST, Demand, Fleet, Plan, Unknown, room
+from ..policy import Demand, Fleet, Plan, Unknown, room
 from ..runner import Runner, RunnerState
 from .load import Task
 from .outcome import Moment, Outcome
@@ -49,7 +49,7 @@ class Conditions:
     interruptions: float = 0.0
     ending: float = 3.0
     cordoned_patience: float = CORDONED_PATIENCE
-    billed_at_least: float = BILLED_AT_LEAST
+    billed_at_least: float = 60.0
     recalls: bool = True
 
 
