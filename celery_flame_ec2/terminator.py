@@ -120,6 +120,8 @@ class Terminator:
         self.phase, self.ending = Phase.STOPPED, Ending(reason=RECALLED)
         self._log("recalled", "it was needed no more before it was up")
         self._say(consumer)
+        self._hello_at = self._clock()  # it came up all the same: its unit must not tell of a boot that failed
+        self._write_down()
 
     def obey(self, cordoned: bool) -> None:
         """Take no more work, or take it again, as remote control would do it; from any thread, and however often."""

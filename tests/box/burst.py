@@ -51,6 +51,7 @@ class Burst:
         bundle_url: str,
         pool: dict[str, Any] | None = None,
         ec2: dict[str, Any] | None = None,
+        policy: str = POLICY,
     ) -> None:
         self.box = box
         self.directory = directory
@@ -81,7 +82,7 @@ class Burst:
             "FLAME_BACKEND": "ec2",
             "FLAME_EC2": json.dumps(options | (ec2 or {})),
             "FLAME_POOLS": json.dumps({"burst": small | (pool or {})}),
-            "FLAME_POLICY": POLICY,
+            "FLAME_POLICY": policy,
             "PYTHONPATH": f"{PROJECT}:{ROOT}",
             "C_FORCE_ROOT": "1",
         }

@@ -5,6 +5,7 @@ RECALL_ROUNDS=100 makes it a hundred bursts; without it there are 4.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import re
@@ -126,7 +127,7 @@ def test_a_recalled_runner_takes_nothing_and_says_why_it_ends(work: Deployment, 
         assert runner.ends() == 0
         said = events()
     assert {(event["state"], event["reason"]) for event in said} == {("ending", RECALLED)}
-    assert not hello.exists()
+    assert json.loads(hello.read_text())["reason"] == RECALLED
     assert not work.noted("square")
     child(work, letter(), name="another").says("is up")
     wait_until(lambda: work.numbers("square") == [1], what="the task, which waited for another runner")

@@ -620,9 +620,14 @@ def test_who_ends_or_has_no_broker_obeys_no_order_of_the_board(clock: Clock, con
     assert consumer.ordered == []
 
 
-def test_one_that_was_recalled_says_so_and_considers_nothing_more(clock: Clock, consumer: Consumer) -> None:
-    watcher = terminator(clock, consumer)
+def test_one_that_was_recalled_says_so_and_considers_nothing_more(
+    clock: Clock, consumer: Consumer, tmp_path: Path
+) -> None:
+    hello, letter = tmp_path / "hello", Parent(owner="o", pool="p", backend="ec2", queues=("q",), concurrency=2)
+    watcher = Terminator(letter, "r1", hello_file=hello, clock=clock)
+    watcher.attach(consumer)
     watcher.recalled(consumer)
     watcher.tick(clock.now)
     assert watcher.phase is Phase.STOPPED
     assert [(each["state"], each["reason"]) for each in consumer.said[-1:]] == [("ending", RECALLED)]
+    assert json.loads(hello.read_text()) == {"worker": "flame-r1@host", "state": "ending", "reason": RECALLED}
