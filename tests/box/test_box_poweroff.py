@@ -193,6 +193,7 @@ ELSEWHERE = {
     "the broker is gone": "tests/unit/test_lifetime.py",
     "it is told to: SIGTERM": "tests/integration/test_drain.py",
     "it was cordoned, and forgotten": "tests/integration/test_cordon.py",
+    "it was recalled as it booted, and EC2 did not terminate it": "tests/box/test_box_recall.py",
     "EC2 gives notice of a spot interruption": "tests/box/test_box_spot.py",
     "EC2 recommends to leave a spot instance, and `end_on_rebalance` is set": "tests/integration/test_drain.py",
     "a command to systemd fails": "test_a_command_to_systemd_that_fails_once_keeps_no_instance",

@@ -143,6 +143,7 @@ def test_one_that_ec2_does_not_terminate_takes_nothing_and_powers_off(scene: Sce
         results = scene.burst.flood(SLOTS, 0.1)
         let_go(open_box, recalled)
         assert open_box.wait_for(recalled, "terminated").cause == BY_GUEST
+        open_box.cloud.heal()
         assert scene.waiting, "the tasks waited for whoever would take them all the time that it was up"
         said = [event for event in events() if event["runner"] == recalled]
     assert {(event["state"], event["reason"], event["taken"]) for event in said} == {("ending", RECALLED, 0)}
