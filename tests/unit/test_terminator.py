@@ -627,7 +627,7 @@ def test_one_that_was_recalled_says_so_and_considers_nothing_more(
     watcher = Terminator(letter, "r1", hello_file=hello, clock=clock)
     watcher.attach(consumer)
     watcher.recalled(consumer)
+    assert json.loads(hello.read_text()) == {"worker": "flame-r1@host", "state": "ending", "reason": RECALLED}
     watcher.tick(clock.now)
     assert watcher.phase is Phase.STOPPED
     assert [(each["state"], each["reason"]) for each in consumer.said[-1:]] == [("ending", RECALLED)]
-    assert json.loads(hello.read_text()) == {"worker": "flame-r1@host", "state": "ending", "reason": RECALLED}
