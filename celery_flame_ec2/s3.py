@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import boto3.session
 from botocore.config import Config
 from botocore.session import Session
+
+from .sdk import lean_session
 
 
 def open_client(
@@ -17,7 +18,8 @@ def open_client(
     read_timeout: float,
     core: Session | None = None,
 ) -> Any:
-    """Return a client that asks once, with these bounds in seconds; nothing is asked yet. `core` is botocore's part.
+    """Return a client that asks once, with these bounds in seconds; nothing is asked yet. It is made by
+    the SDK's session `core`, or a new one.
 
     Raises:
         BotoCoreError, ValueError: there can be none with this region or endpoint.
@@ -28,5 +30,5 @@ def open_client(
         retries={"total_max_attempts": 1, "mode": "standard"},
         user_agent_extra="celery-flame-ec2",
     )
-    make: Any = boto3.session.Session(botocore_session=core).client
+    make: Any = (core or lean_session()).create_client
     return make("s3", region_name=region, endpoint_url=endpoint, config=config)

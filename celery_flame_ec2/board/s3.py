@@ -10,12 +10,12 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-import botocore.session
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from ..errors import BoardError
 from ..s3 import open_client
+from ..sdk import lean_session
 from .base import CONNECT_TIMEOUT, LISTING_TIMEOUT, MOST_BYTES, READ_TIMEOUT, Change, Pin, read_orders, write_orders
 
 #: How S3 says that the orders are what they were.
@@ -130,7 +130,7 @@ class S3Board:
 
 
 def _client(region: str | None, endpoint: str | None) -> Any:
-    core = botocore.session.get_session()
+    core = lean_session()
     # Of each listed object the SDK would read a time that nobody needs: half of what a listing costs.
     core.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
     try:

@@ -119,7 +119,7 @@ class Clients:
     def _opened(self) -> Session:
         if self._session is None:
             with self._loading:
-                from .model import lean_session
+                from ...sdk import lean_session
 
             # At DEBUG it logs each request's body, and a launch's holds the values of `env`.
             logging.getLogger("botocore.endpoint").setLevel(logging.INFO)

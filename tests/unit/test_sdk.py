@@ -1,19 +1,27 @@
-"""What is read of EC2's answers, beside what the SDK itself reads of them."""
+"""What is known and read of AWS, beside what the SDK itself knows and reads."""
 
 from __future__ import annotations
 
+import ast
+import json
+from collections.abc import Iterator
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import boto3.session
 import botocore.session
 import pytest
+from botocore import xform_name
 from botocore.awsrequest import AWSResponse
+from botocore.exceptions import ParamValidationError
 from botocore.utils import parse_timestamp
 
 from celery_flame_ec2.backends.ec2.instances import runner_of
-from celery_flame_ec2.backends.ec2.model import MEMBERS, OPERATIONS, SERVICES, lean_session, read_time
 from celery_flame_ec2.backends.ec2.recipe import offer_taken
+from celery_flame_ec2.sdk import MEMBERS, OPERATIONS, SERVICES, LeanFiles, lean_session, read_time
+
+PACKAGE = Path(__file__).parents[2] / "celery_flame_ec2"
 
 ANSWER = b"""<?xml version="1.0" encoding="UTF-8"?>
 <DescribeInstancesResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>x</requestId><reservationSet>
@@ -64,24 +72,70 @@ def test_every_way_in_which_aws_writes_a_time_is_read_as_the_sdk_reads_it(value:
     assert read_time(value) == parse_timestamp(value) == datetime(2025, 11, 22, 18, 0, 1, tzinfo=timezone.utc)
 
 
-def test_what_is_asked_of_ec2_is_made_of_the_same_parts() -> None:
-    lean, full = (session.get_service_model("ec2") for session in (lean_session(), botocore.session.get_session()))
-    assert lean.operation_names == sorted(OPERATIONS)
-    for name in set(OPERATIONS) - {"DescribeInstances", "RunInstances"}:
+@pytest.mark.parametrize("service", OPERATIONS)
+def test_every_operation_the_code_asks_for_is_kept_and_no_other(service: str) -> None:
+    known = botocore.session.get_session().get_service_model(service).operation_names
+    said = set(words())
+    asked = {name for name in known if xform_name(name) in said}
+    assert set(OPERATIONS[service]) == asked | ({"CreateSession"} if service == "s3" else set())
+
+
+def words() -> Iterator[str]:
+    """Yield every attribute and every text in our code."""
+    for source in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Attribute):
+                yield node.attr
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+@pytest.mark.parametrize("service", OPERATIONS)
+def test_what_is_asked_is_made_of_the_same_parts(service: str) -> None:
+    lean, full = (session.get_service_model(service) for session in (lean_session(), botocore.session.get_session()))
+    assert lean.operation_names == sorted(OPERATIONS[service])
+    assert lean.metadata == full.metadata
+    for name in OPERATIONS[service]:
         ours, theirs = lean.operation_model(name), full.operation_model(name)
+        assert ours.http == theirs.http
+        assert [shape(each) for each in ours.error_shapes] == [shape(each) for each in theirs.error_shapes]
         assert shape(ours.input_shape) == shape(theirs.input_shape)
-        assert shape(ours.output_shape) == shape(theirs.output_shape)
-    assert shape(lean.operation_model("RunInstances").input_shape) == shape(
-        full.operation_model("RunInstances").input_shape
-    )
+        if "Instance" not in reached(theirs.output_shape):
+            assert shape(ours.output_shape) == shape(theirs.output_shape)
 
 
 def shape(one: Any) -> Any:
     """Return all that a shape is made of."""
-    if one is None:
-        return None
-    parts = getattr(one, "members", None) or {"": getattr(one, "member", None)}
-    return one.name, one.type_name, one.serialization, {name: shape(part) for name, part in parts.items()}
+    return one and (one.name, one.type_name, one.serialization, one.metadata, [*map(shape, parts(one))])
+
+
+def parts(one: Any) -> Iterator[Any]:
+    """Yield the shapes in a shape: the members of a structure, the member of a list, or key and value of a map."""
+    yield from getattr(one, "members", {}).values()
+    yield from (getattr(one, name) for name in ("member", "key", "value") if hasattr(one, name))
+
+
+def reached(one: Any) -> set[str]:
+    """Return the names of a shape and of all in it."""
+    return {one.name}.union(*map(reached, parts(one))) if one else set()
+
+
+def test_a_request_is_still_refused_where_the_sdk_would_refuse_it() -> None:
+    client = lean_session().create_client("s3", region_name="eu-central-1")
+    with pytest.raises(ParamValidationError, match='Unknown parameter in input: "IfNonMatch"'):
+        client.put_object(Bucket="bucket", Key="key", IfNonMatch="*")
+
+
+def test_a_file_of_the_users_own_is_read_in_the_same_way(tmp_path: Path) -> None:
+    model = {"operations": {"GetObject": {"documentation": "prose"}, "GetObjectAcl": {}}, "shapes": {"Acl": {}}}
+    place = tmp_path / "s3" / "2006-03-01"
+    place.mkdir(parents=True)
+    (place / "service-2.json").write_text(json.dumps(model))
+    assert LeanFiles().load_file(str(place / "service-2")) == {
+        "operations": {"GetObject": {"documentation": ""}},
+        "shapes": {},
+    }
+    assert LeanFiles().load_file(str(place / "waiters-2")) is None
 
 
 def test_endpoints_are_those_the_sdk_knows() -> None:
