@@ -31,6 +31,9 @@ HEDGE = 0.1
 FIRST_RUNNERS = 25
 #: Seconds billed for each launch, however early it ends, by EC2's price per second (aws.amazon.com/ec2/pricing).
 BILLED_AT_LEAST = 60.0
+#: Runners that are up, for each that arrivals need, beside which nobody needs those that still boot: what arrivals need
+#: goes up and down, and who was recalled does not come back.
+AMPLE = 1.5
 #: What a sum of floats may be off, in runners.
 ROUNDING = 1e-9
 #: States in which a runner takes work, or soon will.
@@ -146,7 +149,7 @@ def plan(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, n
         return _launch(pool, fleet, launch, Plan(wanted=wanted, uncordon=uncordon, reason=reason), now)
     settled = demand.past.arrivals.known and not uncordon
     surplus = up - (min(outlook.keep, pool.max) if settled else pool.max)  # max may have been lowered
-    in_vain = settled and up > outlook.keep and not demand.unserved
+    in_vain = settled and up >= max(outlook.keep * AMPLE, outlook.keep + 1) and not demand.unserved
     return Plan(
         wanted=wanted,
         uncordon=uncordon,

@@ -275,6 +275,7 @@ def test_runners_above_a_max_that_was_lowered_are_cordoned_at_once_and_none_is_t
         pytest.param([UP, UP, BOOTING, BOOTING], 60.0, ("i-2", "i-3"), id="what is up suffices, and one more"),
         pytest.param([UP, UP, BOOTING, BOOTING], 59.0, (), id="until then their boots cost nothing more"),
         pytest.param([UP, BOOTING, BOOTING], 60.0, (), id="what is up only just suffices"),
+        pytest.param([], 60.0, (), id="there is none"),
         pytest.param([UP, UP, CORDONED, ENDING], 60.0, (), id="none boots"),
     ],
 )
@@ -282,6 +283,16 @@ def test_boots_are_recalled_that_nobody_needs(states: list[RunnerState], age: fl
     few = Demand(waiting=0, running=1, past=dataclasses.replace(LONG, boot=1.0))
     runners = Fleet(runners=tuple(runner(number, state, age=age) for number, state in enumerate(states)))
     assert plan(POOL, few, runners, NOW).recall == recalled
+
+
+@pytest.mark.parametrize(("up", "recalled"), [(4, ()), (5, ()), (6, ("i-6",))])
+def test_boots_are_recalled_where_half_as_many_again_are_up_as_arrivals_need(
+    up: int, recalled: tuple[str, ...]
+) -> None:
+    four = Demand(waiting=0, running=16, past=dataclasses.replace(LONG, boot=1e-9))
+    runners = Fleet(runners=(*[runner(number) for number in range(up)], runner(6, BOOTING, age=90.0)))
+    decided = plan(dataclasses.replace(POOL, max=20), four, runners, NOW)
+    assert (len(decided.cordon), decided.recall) == (up - 4, recalled)
 
 
 def test_no_boot_is_recalled_while_tasks_wait_or_arrivals_are_not_known_or_that_is_warm() -> None:
