@@ -32,6 +32,14 @@ def hasty(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, 
     return dataclasses.replace(decided, recall=tuple(runner.id for runner in boots))
 
 
+def thrifty(pool: PoolSettings, demand: Demand | Unknown, fleet: Fleet | Unknown, now: float) -> Plan:
+    """Plan the same, but recall only what is beyond what it wants."""
+    decided = hasty(pool, demand, fleet, now)
+    if isinstance(fleet, Unknown) or decided.wanted is None:
+        return decided
+    return dataclasses.replace(decided, recall=decided.recall[: max(0, fleet.count(*CAPACITY) - decided.wanted)])
+
+
 def _launch(launch: int, pool: PoolSettings, fleet: Fleet, decided: Plan, now: float) -> Plan:
     failures = fleet.failures
     if (left := pause(failures, now)) > 0:

@@ -36,6 +36,8 @@ POLICY = "tests.depth:hasty"
 LOGGER = logging.getLogger("celery_flame_ec2")
 
 
+#: Seconds that a parent stands still at most between its leave to launch and the launch.
+STILL = 25
 #: Seconds within which a parent ends a silent machine of its own, once it is overdue, and tells it again that lives on.
 SOON, TOLD_AGAIN = 20.0, 120.0
 
@@ -291,24 +293,26 @@ class Deployment:
         found = [each for each in self.ambushes if (each.action, each.done) == (action, done)]
         if not found:
             return
-        ambush = found[0]
+        ambush, began = found[0], self.world.clock.now
         self.ambushes.remove(ambush)
         if ambush.crash:
             raise Crash
         if ambush.seconds:
-            parent.paused = True
-            self._others(ambush.seconds)
-            parent.paused = False
+            self._stand_still(parent, ambush.seconds)
+            if action in ACTS and not done and self.world.clock.now - began > STILL:
+                raise Crash  # the others' calls took so long that nobody counts what it would launch now
         if ambush.lost:
             waits = STORE_FAILS if action in NOTES else (0.2, 0.2, READ_TIMEOUT)
             self.world.advance(self.world.random.choice(waits))
             raise Lost
 
-    def _others(self, seconds: float) -> None:
-        """Let the other parents go on while one stands still in the middle of a call."""
+    def _stand_still(self, parent: VirtualParent, seconds: float) -> None:
+        """Let the other parents go on while one stands still in a call; their last round may last longer."""
         until = self.world.clock.now + seconds
+        parent.paused = True
         while self.world.clock.now < until:
             self.round(min(5.0, seconds))
+        parent.paused = False
 
     # the end
 

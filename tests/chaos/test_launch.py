@@ -22,16 +22,16 @@ from celery_flame_ec2.config import Ec2Options, PoolSettings
 from tests.box.conditions import Failure
 from tests.box.wire import Refusal
 from tests.chaos.ec2 import IMAGE
-from tests.chaos.parents import NOTES, Ambush, Deployment, VirtualParent
+from tests.chaos.parents import NOTES, STILL, Ambush, Deployment, VirtualParent
 from tests.chaos.world import ZONES, Hog, Ill
 
 SCHEDULES = int(os.environ.get("SCHEDULES") or 1000)
 #: At most; a schedule has two thirds of it on average.
 STEPS = 75
 PARENTS = 3
-#: Seconds a listing lags at most, and that a parent stands still at most between its leave to launch and the launch:
-#: together less than the while for which the next parent counts what it cannot see.
-LAG, STILL = 30, 25
+#: Seconds a listing lags at most: together with STILL less than the while for which the next parent counts what it
+#: cannot see.
+LAG = 30
 
 EC2 = Ec2Options(
     app="shop", s3_bundle_url="s3://releases/shop.tar.gz", region="eu-central-1", image_id=IMAGE,

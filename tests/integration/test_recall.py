@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import threading
 from collections.abc import Iterator
@@ -30,8 +29,10 @@ OWNER = "test"
 ROUNDS = int(os.environ.get("RECALL_ROUNDS", "4"))
 #: Times a runner and its parent come to Redis at the same moment.
 MEETINGS = 500
-#: It recalls all that boot as soon as nothing waits.
-HASTY = "tests.depth:hasty"
+#: When the last of a burst's tasks begins, in boots: the first burst's others are recalled however fast a machine is.
+MOMENTS = (0.5, 1.5, 1.8, 2.4)
+#: As soon as nothing waits it recalls those that boot and are more than it wants.
+THRIFTY = "tests.depth:thrifty"
 
 
 @pytest.fixture(params=["", "mine:"], ids=["plain", "prefixed"])
@@ -147,14 +148,13 @@ def test_a_runner_that_works_says_that_it_asked_and_is_not_recalled(work: Deploy
 def test_no_task_is_lost_when_boots_are_recalled_at_any_moment(redis_url: str, tmp_path: Path) -> None:
     """Tasks are acknowledged early: one that a runner had begun when it was ended would be gone."""
     settings = {"queues": "celery", "min": 1, "max": 4, "max_concurrency": 1, "idle_shutdown_after": 0.3}
-    conf = {"flame_pools": {"pool": settings}, "flame_policy": HASTY, "flame_interval": 0.1, "task_acks_late": False}
-    chance = random.Random(7)
+    conf = {"flame_pools": {"pool": settings}, "flame_policy": THRIFTY, "flame_interval": 0.1, "task_acks_late": False}
     with Deployment(tmp_path, redis_url, **conf) as work:
-        parent = work.start("parent", "flame", "serve")
+        parent = work.start("parent", "flame", "serve", WORK_BOOT="2")
         (boot,) = parent.says(r"is up, ([\d.]+) s after")
         for turn in range(ROUNDS):
-            # So long that the one which is up has begun the last of them at about the time when the others come up.
-            tasks, last = range(4 * turn, 4 * turn + 4), chance.uniform(1.4, 2.0) * float(boot)
+            # The one that is up begins the last of them when the others are far from up, nearly up, or a little later.
+            tasks, last = range(4 * turn, 4 * turn + 4), MOMENTS[turn % len(MOMENTS)] * float(boot)
             for number in tasks:
                 work.send("square", number, last / 3)
             wait_until(lambda end=tasks.stop: work.numbers("square") == list(range(end)), what=f"burst {turn} done")

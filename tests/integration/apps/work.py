@@ -14,6 +14,8 @@ from celery_flame_ec2 import flame_parent
 
 app = Celery("work")
 app.conf.update(json.loads(os.environ["WORK_CONF"]))
+if "FLAME_RUNNER_ID" in os.environ:
+    time.sleep(float(os.environ.get("WORK_BOOT", "0")))  # as a heavy application's imports
 
 
 def note(word: str, **fields: Any) -> None:
