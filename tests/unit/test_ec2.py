@@ -1037,6 +1037,22 @@ def test_one_bad_id_does_not_keep_the_others_alive(clients: StubbedClients) -> N
     assert "i-2" not in str(failure.value)
 
 
+def test_who_lost_the_lease_meanwhile_ends_nobody_one_by_one(clients: StubbedClients) -> None:
+    stub, one, asked = clients.stubs["ec2"], backend(clients), []
+    stub.add_client_error("terminate_instances", "InvalidInstanceID.NotFound")
+    stub.add_response("terminate_instances", {}, {"InstanceIds": ["i-1"]})
+
+    def twice() -> None:
+        asked.append(1)
+        if len(asked) > 2:
+            raise LeaseError("lost")
+
+    one.guard = twice
+    with pytest.raises(LeaseError):
+        one.terminate(["i-1", "i-2"])
+    stub.assert_no_pending_responses()
+
+
 @pytest.mark.parametrize("code", ["RequestLimitExceeded", "AuthFailure"])
 def test_a_batch_refused_for_another_reason_is_not_tried_one_by_one(clients: StubbedClients, code: str) -> None:
     clients.stubs["ec2"].add_client_error("terminate_instances", code)

@@ -131,8 +131,7 @@ class Ec2Backend(Backend):
             client = self._clients.ec2(place)
             here = sorted(name for name in set(ids) if (self._homes.of(name) or place) == place)
             for start in range(0, len(here), BATCH):
-                self.guard()
-                problems += _terminate(client, here[start : start + BATCH])
+                problems += _terminate(client, here[start : start + BATCH], self.guard)
         if problems:
             raise BackendError("; ".join(problems))
 
@@ -216,10 +215,11 @@ class Ec2Backend(Backend):
         return read_tags(instance).get(OWNER) == self._settings.owner
 
 
-def _terminate(client: EC2Client, ids: list[str]) -> list[str]:
+def _terminate(client: EC2Client, ids: list[str], guard: Callable[[], None]) -> list[str]:
     """End them in one call, or one by one where one of them is refused; return what went wrong, in words."""
     from botocore.exceptions import BotoCoreError, ClientError
 
+    guard()
     try:
         client.terminate_instances(InstanceIds=ids)
     except (BotoCoreError, ClientError) as exc:
@@ -229,7 +229,7 @@ def _terminate(client: EC2Client, ids: list[str]) -> list[str]:
             # goes by the next listing, and ends what is listed still.
             return []
         if answer.meaning in (Meaning.GONE, Meaning.FATAL) and len(ids) > 1:
-            return [problem for name in ids for problem in _terminate(client, [name])]
+            return [problem for name in ids for problem in _terminate(client, [name], guard)]
         return [f"{', '.join(ids)} may still run: {answer}"]
     return []
 
