@@ -312,6 +312,10 @@ class Settings:
     #: Where runners pin their words, as their letter names it; empty where the broker carries them. No option.
     board: str = ""
 
+    def speaks(self, pool: PoolSettings) -> bool:
+        """Tell whether a pool's runners say what they do: a program that is no worker of ours knows no words."""
+        return self.backend != "ec2" or pool.ec2.hello == "worker"
+
     def pool(self, name: str) -> PoolSettings:
         """Return a pool by name.
 

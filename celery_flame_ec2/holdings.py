@@ -17,6 +17,7 @@ from kombu.connection import Connection
 from kombu.utils.json import dumps, loads
 
 from .broker import cause, channel, drop, open_connection
+from .config import DAY
 from .errors import HoldingsError
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ NEVER = 10 * 365 * 86400
 #: Messages that one script puts back, so that Redis serves others in between.
 BATCH = 100
 #: Seconds for which it is remembered that a runner was recalled: longer than any boot may last.
-RECALLED_FOR = 86400
+RECALLED_FOR = int(DAY)
 
 # Of the keys of a script kombu prefixes only the first, so the others are given with the app's prefix. Redis's own
 # clock is the only one: those of runners and parents need not agree.
@@ -181,8 +182,8 @@ class Holdings:
 
     def recall(self, runner_ids: Collection[str]) -> frozenset[str]:
         """Keep these runners from ever working, but those that registered; return those that will not."""
-        ask = lambda opened: _script(opened, RECALL, self._first_come(opened), RECALLED_FOR, *runner_ids)  # noqa: E731
-        return frozenset(map(_text, self._ask(ask)))
+        words: tuple[str | int, ...] = (RECALLED_FOR, *runner_ids)
+        return frozenset(map(_text, self._ask(lambda at: _script(at, RECALL, self._first_come(at), *words))))
 
     def registered(self) -> tuple[Registration, ...]:
         """Return every runner that registered and did not leave."""

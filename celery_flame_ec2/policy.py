@@ -120,6 +120,11 @@ class Plan:
     held: bool = False
     reason: str
 
+    @property
+    def orders(self) -> dict[str, tuple[str, ...]]:
+        """Return whom it wants what of, by what that is."""
+        return {"cordon": self.cordon, "uncordon": self.uncordon, "recall": self.recall}
+
 
 def room(pool: PoolSettings, fleet: Fleet) -> int:
     """Return how many runners may be launched below `max`: all that is listed or launched counts, seen or not.

@@ -50,8 +50,7 @@ class Pool:
         recall: Recall,
     ) -> None:
         self.settings = settings
-        #: Whether its runners say what they do: a program that is no worker of ours knows no words.
-        self.speaks = deployment.backend != "ec2" or settings.ec2.hello == "worker"
+        self.speaks = deployment.speaks(settings)
         self.roster = Roster(settings.name, visible_within=backend.visible_within)
         #: Tells these settings from others: what failed with others may go well now.
         self.fingerprint = _fingerprint(settings)
@@ -370,8 +369,8 @@ class Pool:
     def _is_news(self, plan: Plan) -> bool:
         if plan.launch:
             return True
-        orders, before = (plan.cordon, plan.uncordon, plan.recall), self.plan
-        if any(orders) and (before is None or orders != (before.cordon, before.uncordon, before.recall)):
+        orders, before = plan.orders, self.plan
+        if any(orders.values()) and (before is None or orders != before.orders):
             return True
         return plan.held != (self.plan is not None and self.plan.held)
 
@@ -405,8 +404,7 @@ def _fingerprint(settings: PoolSettings) -> str:
 
 def in_words(plan: Plan) -> str:
     """Return what a plan does, and why."""
-    orders = {"cordon": plan.cordon, "uncordon": plan.uncordon, "recall": plan.recall}
-    counts = {"launch": plan.launch, **{verb: len(ids) for verb, ids in orders.items()}}
+    counts = {"launch": plan.launch, **{verb: len(ids) for verb, ids in plan.orders.items()}}
     said = ", ".join(f"{verb} {count}" for verb, count in counts.items() if count)
     return f"{said or ('hold' if plan.held else 'nothing to do')}: {plan.reason}"
 

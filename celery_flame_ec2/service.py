@@ -107,8 +107,8 @@ class Service:
         self._clock, self._monotonic = clock, monotonic
         self._stop = threading.Event()
         self._epoch = clock() - monotonic()
-        self._watch = watch or Watch(app, owner=settings.owner, board=settings.board, clock=self.now)
         holdings = open_holdings(app, settings.owner)
+        self._watch = watch or Watch(app, owner=settings.owner, board=settings.board, holdings=holdings, clock=self.now)
         self._salvage = Salvage(holdings) if holdings is not None else None
         self._reaper = Reaper()
         decide = policy or load_policy(settings.policy)

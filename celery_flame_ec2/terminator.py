@@ -73,9 +73,7 @@ class Terminator:
     ) -> None:
         self.ending: Ending | None = None
         self.phase = Phase.WORKING
-        self._letter = letter
-        self._runner_id = runner_id
-        self._hello_file = hello_file
+        self._letter, self._runner_id, self._hello_file = letter, runner_id, hello_file
         self._notice, self._leave, self._voice = notice, leave, voice
         self._pulse = pulse
         self._ages, self._recallable = ages, recallable
@@ -87,12 +85,10 @@ class Terminator:
         self._hello_at: float | None = None
         self._quiet_since: float | None = None
         self._lost_since: float | None = None
-        self._cordoned = False
-        self._taken = 0
-        self._received = 0
+        self._cordoned = self._cancelling = False
+        self._taken = self._received = 0
         self._consumer: Any = None
         self._not_consuming_since: float | None = None
-        self._cancelling = False
         self._drain_began_at = 0.0
         self._last_beat = float("-inf")
         self._said: Word | None = None

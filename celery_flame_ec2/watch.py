@@ -12,7 +12,7 @@ from .board import open_board
 from .board.reader import LOOK_EVERY, Reader
 from .broker import has_fanout, open_connection
 from .errors import DemandUnknown, OrderError
-from .holdings import open_holdings
+from .holdings import Holdings
 from .orders import Order, send, unavailable
 from .presence import INSTANT, Presence, Word
 from .queues import Measurement, measure, published
@@ -31,13 +31,17 @@ class Watch:
         *,
         owner: str,
         board: str = "",
+        holdings: Holdings | None = None,
         look_every: float = LOOK_EVERY,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Watch a broker, and where it carries no words the `board`; that one is read every `look_every` seconds."""
+        """Watch a broker, and where it carries no words the `board`; that one is read every `look_every` seconds.
+
+        In `holdings` runners are recalled; who gives it closes it.
+        """
         self._app = app
         self._connection: Connection = open_connection(app, timeout=BROKER_TIMEOUT)
-        self._holdings = open_holdings(app, owner)
+        self._holdings = holdings
         self._presence: Presence | None = None
         self._reader: Reader | None = None
         if has_fanout(self._connection):
@@ -157,6 +161,4 @@ class Watch:
             self._presence.close()
         if self._reader is not None:
             self._reader.close()
-        if self._holdings is not None:
-            self._holdings.close()
         self._connection.release()

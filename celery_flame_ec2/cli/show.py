@@ -129,15 +129,11 @@ def _has_parent(app: Celery) -> bool:
 
 def _print_plans(plans: Mapping[str, Plan]) -> None:
     for name, each in plans.items():
-        orders = [f", {verb} {', '.join(ids)}" for verb, ids in _orders(each).items() if ids]
+        orders = [f", {verb} {', '.join(ids)}" for verb, ids in each.orders.items() if ids]
         click.echo(f"{name}: launch {each.launch}{''.join(orders)}{' (held)' if each.held else ''}")
         click.echo(f"  {each.reason}")
 
 
 def _plan_fields(each: Plan) -> dict[str, Any]:
-    fields = {"launch": each.launch, **_orders(each), "wanted": each.wanted}
+    fields = {"launch": each.launch, **each.orders, "wanted": each.wanted}
     return {**fields, "held": each.held, "reason": each.reason}
-
-
-def _orders(each: Plan) -> dict[str, list[str]]:
-    return {"cordon": list(each.cordon), "uncordon": list(each.uncordon), "recall": list(each.recall)}

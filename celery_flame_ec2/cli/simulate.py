@@ -140,8 +140,7 @@ def simulate_(ctx: click.Context, /, pool: str | None, as_json: bool, decisions:
     app: Celery = ctx.obj.app
     settings = settings_of(app)
     pools = _pools(app, settings, pool, options)
-    speaks = settings.backend != "ec2" or pools[0].ec2.hello == "worker"
-    options["recalls"] = speaks and are_kept(app)
+    options["recalls"] = settings.speaks(pools[0]) and are_kept(app)
     runs = _runs(settings, pools, _load(options, pools[0]), options)
     if options["picture"]:
         _draw(options["picture"], pools[0], runs)

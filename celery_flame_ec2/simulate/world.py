@@ -383,7 +383,7 @@ class _World:
         demand = Demand(waiting=len(self._queue), running=running, past=self._past)
         plan = self._policy(self._pool, demand, fleet, now)
         launch = min(plan.launch, room(self._pool, fleet)) if plan.launch > 0 else 0
-        if launch > 0 or plan.cordon or plan.uncordon or plan.recall:
+        if launch > 0 or any(plan.orders.values()):
             self._follow(plan, launch)
         if self._changed:
             self._record(running)

@@ -112,7 +112,7 @@ class Machine:
 
     def recall(self) -> bool:
         """Never work; False where it is up already."""
-        self._recalled = self._recalled or self._up_at is None
+        self._recalled = self._up_at is None
         return self._recalled
 
     def come_up(self) -> None:

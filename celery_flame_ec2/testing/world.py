@@ -175,7 +175,7 @@ class World:
             id=f"i-{len(self.machines) + 1:08x}", pool=letter.pool, launched_at=now, warm=letter.warm,
             deadline=now + lifetime + DEADLINE_MARGIN, launch=launch.token, market=offer.market, zone=offer.zone,
             instance_type=offer.instance_type,
-            speaks=settings.backend != "ec2" or settings.pool(letter.pool).ec2.hello == "worker",
+            speaks=settings.speaks(settings.pool(letter.pool)),
         )  # fmt: skip
         machine = self.machines[runner.id] = Machine(runner, letter, offer, self)
         self._count(machine.pool)
